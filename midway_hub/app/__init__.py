@@ -1,0 +1,1 @@
+"""Pages that show the network at work, written as plain HTML files or served in the browser."""

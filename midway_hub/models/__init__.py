@@ -1,0 +1,1 @@
+"""The Midway Network: encoder, dynamics, and the network that joins them."""

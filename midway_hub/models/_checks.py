@@ -1,0 +1,99 @@
+"""Checks of what users hand to the network: each error says what was seen, what was wanted, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PROCESSOR_HINT = "MidwayImageProcessor makes such tensors from any frames"
+
+
+def check_frames(frames: object, *, name: str, axes: Sequence[int], channels: int, multiple: int) -> None:
+    """Refuse anything but normalised float frames of a size that the patch grid covers.
+
+    Args:
+        frames: What the user passed.
+        name: How the error calls it.
+        axes: Numbers of axes allowed: 4 for images (B, C, H, W), 5 for clips (B, T, C, H, W).
+        channels: Channels wanted.
+        multiple: Patch size that H and W must be multiples of.
+
+    Raises:
+        TypeError: Not a tensor.
+        ValueError: Wrong axes, channels, dtype, size, an empty batch, or values that are not finite.
+    """
+    if not isinstance(frames, Tensor):
+        raise TypeError(f"{name} must be a normalised tensor, got {type(frames).__name__}; {PROCESSOR_HINT}")
+    shape = tuple(frames.shape)
+    layouts = " or ".join({4: f"(B, {channels}, H, W)", 5: f"(B, T, {channels}, H, W)"}[count] for count in axes)
+    if frames.ndim not in axes or shape[-3] != channels:
+        raise ValueError(f"{name} must have shape {layouts}, got {shape}; {PROCESSOR_HINT}")
+    if 0 in shape:
+        raise ValueError(f"{name} is empty: shape {shape}; pass at least one frame of at least {multiple}×{multiple}")
+    if not frames.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating point and normalised by the ImageNet mean and standard deviation, "
+            f"got {frames.dtype}; {PROCESSOR_HINT}"
+        )
+    _check_size(shape[-2], shape[-1], name=name, multiple=multiple)
+    if not torch.compiler.is_compiling() and not _is_transformed(frames):
+        _check_finite(frames, name)
+
+
+def check_pair(source: Tensor, target: Tensor) -> None:
+    """Refuse a source and a target frame that differ in shape, dtype or device."""
+    for what in ("shape", "dtype", "device"):
+        first, second = getattr(source, what), getattr(target, what)
+        if first != second:
+            if what == "shape":
+                first, second = tuple(first), tuple(second)
+            raise ValueError(f"source and target must agree in {what}, got {first} and {second}")
+
+
+def check_device(frames: Tensor, weights: Tensor, *, name: str) -> None:
+    """Refuse frames that lie on another device than the weights."""
+    if frames.device != weights.device:
+        raise ValueError(
+            f"{name} is on {frames.device}, the network on {weights.device}; move one: frames.to({str(weights.device)!r})"
+        )
+
+
+def normalise_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """Turn block indices, negatives allowed, into indices from 0; None asks for none.
+
+    Raises:
+        ValueError: An index is not a whole number or lies outside the encoder.
+    """
+    if layers is None:
+        return ()
+    if isinstance(layers, int) or not all(isinstance(layer, int) for layer in layers):
+        raise ValueError(f"layers must be a sequence of block indices such as [2, 5, 8, -1], got {layers!r}")
+    wrong = [layer for layer in layers if not -depth <= layer < depth]
+    if wrong:
+        raise ValueError(f"layers {wrong} do not exist: the encoder has blocks 0 to {depth - 1} (or -{depth} to -1)")
+    return tuple(layer % depth for layer in layers)
+
+
+def _check_size(height: int, width: int, *, name: str, multiple: int) -> None:
+    if height % multiple or width % multiple:
+        nearest = " or ".join(
+            f"{step(height)}×{step(width)}"
+            for step in (lambda n: max(multiple, n // multiple * multiple), lambda n: -(-n // multiple) * multiple)
+        )
+        raise ValueError(
+            f"{name} of {height}×{width} pixels: both sides must be multiples of {multiple}; the nearest legal sizes "
+            f"are {nearest}. MidwayImageProcessor pads any frame, and its undo() crops results back"
+        )
+
+
+def _check_finite(frames: Tensor, name: str) -> None:
+    # One reduction: a sum is finite exactly when no entry is NaN or infinite (fp32 cannot overflow on pixels).
+    if not torch.isfinite(frames.detach().sum(dtype=torch.float32)):
+        count = int((~torch.isfinite(frames)).sum())
+        raise ValueError(f"{name} holds {count} values that are NaN or infinite of {frames.numel()}; frames must be finite")
+
+
+def _is_transformed(frames: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(frames)

@@ -1,0 +1,375 @@
+"""`MidwayNetwork`: encoder and dynamics behind one interface (paper Figure 2), on transformers' `PreTrainedModel`."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from midway_hub import hub, registry
+from midway_hub.config import MidwayConfig
+from midway_hub.models._checks import check_device, check_frames, check_pair, normalise_layers
+from midway_hub.models._loading import LoadReport, check_keys
+from midway_hub.models.dynamics import Dynamics
+from midway_hub.models.encoder import MidwayEncoder
+from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
+
+Network = Literal["student", "teacher"]
+OutputFormat = Literal["grid", "tokens"]
+
+
+class MissingHeadError(RuntimeError):
+    """A head was called that this checkpoint does not have."""
+
+
+class MidwayPreTrainedModel(PreTrainedModel):
+    """What every model of the family shares with transformers: configuration, initialisation, attention kernels."""
+
+    config_class = MidwayConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def post_init(self) -> None:
+        """Initialise weights and choose between fused and eager attention (`attn_implementation="eager"`)."""
+        super().post_init()
+        fused = self.config._attn_implementation != "eager"
+        for module in self.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = fused
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normal weights, zero biases, unit norms, zero motion tokens and dynamics positions (spec 3)."""
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, MidwayEncoder):
+            nn.init.trunc_normal_(module.pos_embed, std=std)
+            nn.init.trunc_normal_(module.cls_token, std=std)
+        elif isinstance(module, Dynamics):
+            nn.init.zeros_(module.motion_tokens)
+            nn.init.zeros_(module.position_embedding)
+
+
+class MidwayNetwork(MidwayPreTrainedModel):
+    """One network that knows what is in a frame and how it moves to the next.
+
+    `student` encodes source frames, `teacher` (its moving average) target frames and plain features. With
+    `config.target_network == "shared"` one encoder, stored as `student`, does both.
+
+    Args:
+        config: The architecture.
+
+    Example:
+        >>> net = MidwayNetwork.from_pretrained("midway_pico_untrained")
+        >>> frames = torch.randn(2, 3, 224, 224)
+        >>> net.encode(frames).last.shape
+        torch.Size([2, 128, 14, 14])
+    """
+
+    load_report: LoadReport | None = None
+
+    def __init__(self, config: MidwayConfig) -> None:
+        super().__init__(config)
+        self.student = MidwayEncoder(config, drop_path_rate=config.drop_path_rate)
+        if config.target_network == "ema":
+            self.teacher = MidwayEncoder(config)
+        if config.dynamics:
+            self.dynamics = Dynamics(config)
+        self.post_init()
+        self.copy_source_to_target()
+
+    # -- what it computes ------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        images: Tensor,
+        *,
+        layers: Sequence[int] | None = None,
+        output_format: OutputFormat = "grid",
+        network: Network = "teacher",
+    ) -> Features:
+        """Encode frames.
+
+        Args:
+            images: (B, 3, H, W) or clips (B, T, 3, H, W), normalised; H and W multiples of the patch size.
+            layers: Blocks to return as well, from 0; negatives count from the last.
+            output_format: `"grid"` for (B[,T], D, h, w), `"tokens"` for (B[,T], 1+N, D) with CLS first.
+            network: `"teacher"` (plain features) or `"student"`.
+
+        Returns:
+            Features of the last block and of `layers`, each through the final norm.
+
+        Raises:
+            TypeError: `images` is not a tensor.
+            ValueError: `images` has the wrong axes, channels, dtype, size or values; a layer does not exist; a name
+                is unknown.
+        """
+        images = self._checked(images, "images", axes=(4, 5))
+        wanted = normalise_layers(layers, self.config.depth)
+        if output_format not in ("grid", "tokens"):
+            raise ValueError(f"output_format must be 'grid' or 'tokens', got {output_format!r}")
+        encoder = self.encoder(network)
+        tokens = encoder.tokens(images.flatten(0, -4), (self.config.depth - 1, *wanted))
+        return self._features(tokens, images, output_format)
+
+    def infer_motion(self, source: Tensor, target: Tensor) -> Motion:
+        """Infer the motion from source to target and predict the target's features from the source's.
+
+        Args:
+            source: (B, 3, H, W), normalised.
+            target: (B, 3, H, W), normalised.
+
+        Returns:
+            Motion latents, backward features and predictions, level by level.
+
+        Raises:
+            ValueError: A frame is unfit, the two differ in shape, or the checkpoint has no dynamics.
+        """
+        dynamics = self._require_dynamics()
+        source = self._checked(source, "source", axes=(4,))
+        target = self._checked(target, "target", axes=(4,))
+        check_pair(source, target)
+        return dynamics(self._tapped(source, "student"), self._tapped(target, "teacher"), self._grid(source))
+
+    def predict(self, source: Tensor, motion: Motion) -> tuple[Tensor, ...]:
+        """Apply motion that was inferred elsewhere to another source frame.
+
+        Args:
+            source: (B, 3, H, W), normalised, of the size that the motion was inferred at.
+            motion: From `infer_motion`, for B pairs, or for one pair that is then used for every source.
+
+        Returns:
+            Predicted features, one (B, 1+N, D) per level, coarse to fine.
+
+        Raises:
+            ValueError: The frame is unfit, or does not go with the motion.
+        """
+        dynamics = self._require_dynamics()
+        source = self._checked(source, "source", axes=(4,))
+        return dynamics.predict(self._tapped(source, "student"), self._latents_for(source, motion))
+
+    def forward(self, pixel_values: Tensor) -> ClipOutput:
+        """Encode clips and infer the motion of consecutive frames; every frame is encoded once per network.
+
+        Args:
+            pixel_values: (B, T, 3, H, W), normalised, T at least 2.
+
+        Returns:
+            Teacher features of all frames, (B, T, ...), and motion of consecutive pairs, (B, T-1, ...).
+
+        Raises:
+            ValueError: Not a clip of at least two frames, or unfit frames.
+        """
+        dynamics = self._require_dynamics()
+        clips = self._checked(pixel_values, "pixel_values", axes=(5,))
+        batch, frames = clips.shape[:2]
+        if frames < 2:
+            raise ValueError(f"pixel_values holds clips of {frames} frame; motion needs at least 2. For images: encode()")
+        teacher = self._tapped(clips.flatten(0, 1), "teacher")
+        student = teacher
+        if self.config.target_network == "ema":
+            student = self._tapped(clips[:, :-1].flatten(0, 1), "student")
+            source = student
+        else:
+            source = {block: _drop_frame(tokens, batch, -1) for block, tokens in student.items()}
+        target = {block: _drop_frame(tokens, batch, 0) for block, tokens in teacher.items()}
+        motion = dynamics(source, target, self._grid(clips))
+        return ClipOutput(
+            features=self._features([teacher[self.config.depth - 1]], clips, "grid"),
+            motion=motion.map(lambda tensor: tensor.unflatten(0, (batch, frames - 1))),
+        )
+
+    def flow(self, source: Tensor, target: Tensor, *, tile: int | None = None, overlap: float | None = None) -> FlowOutput:
+        """Estimate optical flow from source to target; needs a checkpoint with a flow head.
+
+        Raises:
+            MissingHeadError: This checkpoint has no flow head; the message names those that have one.
+        """
+        raise self._missing_head("flow")
+
+    def segment(self, images: Tensor, *, slide: bool | None = None) -> SegmentationOutput:
+        """Segment frames into classes; needs a checkpoint with a segmentation head.
+
+        Raises:
+            MissingHeadError: This checkpoint has no segmentation head; the message names those that have one.
+        """
+        raise self._missing_head("segmentation")
+
+    @property
+    def has_flow_head(self) -> bool:
+        """Whether `flow` works on this checkpoint."""
+        return hasattr(self, "flow_head")
+
+    @property
+    def has_segmentation_head(self) -> bool:
+        """Whether `segment` works on this checkpoint."""
+        return hasattr(self, "segmentation_head")
+
+    # -- its networks ----------------------------------------------------------------------------------------------
+
+    def encoder(self, network: Network = "teacher") -> MidwayEncoder:
+        """Return the student or the teacher encoder: the same one when the target network is shared."""
+        if network not in ("student", "teacher"):
+            raise ValueError(f"network must be 'student' or 'teacher', got {network!r}")
+        return self.student if self.config.target_network == "shared" else getattr(self, network)
+
+    @torch.no_grad()
+    def copy_source_to_target(self) -> None:
+        """Set every EMA copy (teacher, target embed, backward layers) to the network it follows, as training starts."""
+        copies: dict[nn.Module, nn.Module] = self.dynamics.target_side() if self.config.dynamics else {}
+        if self.config.target_network == "ema":
+            copies[self.teacher] = self.student
+        for copied, origin in copies.items():
+            copied.load_state_dict(origin.state_dict())
+            copied.requires_grad_(self.config.target_network == "shared")
+
+    def with_shared_encoder(self, network: Network = "teacher") -> MidwayNetwork:
+        """Return a copy that keeps one encoder for both frames, all of it trainable: the form that finetuning uses.
+
+        Args:
+            network: Which encoder to keep.
+        """
+        config = copy.deepcopy(self.config)
+        config.target_network = "shared"
+        shared = MidwayNetwork(config).to(device=self.device, dtype=self.dtype)
+        state = {key: value for key, value in self.state_dict().items() if not key.startswith(("student.", "teacher."))}
+        state.update({f"student.{key}": value for key, value in self.encoder(network).state_dict().items()})
+        shared.load_state_dict(state)
+        return shared.train(self.training)
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *model_args: Any,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        strict: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Load weights, in eval mode, refusing any that do not fit the architecture.
+
+        Args:
+            pretrained_model_name_or_path: Registry name, Hub repo `org/repo[@revision]`, directory, or
+                `.safetensors` file; an existing path wins.
+            revision: Branch, tag or commit of the Hub repo.
+            cache_dir: Where downloads are kept; default: the Hugging Face cache.
+            local_files_only: Never ask the network.
+            dtype: Precision of the weights; default float32. `"auto"` keeps the stored one.
+            device: Where to put the network; default: CPU.
+            strict: Whether missing or unexpected keys are an error; otherwise they are listed in `load_report`.
+            *model_args: Passed on to transformers.
+            **kwargs: Passed on to transformers (`attn_implementation`, `device_map`, `token`, ...).
+
+        Returns:
+            The network; `load_report` says where it came from.
+
+        Raises:
+            FileNotFoundError: Something that looks like a path does not exist.
+            ValueError: Unknown name (close ones are listed), or keys that do not fit (listed).
+            OSError: The Hub cannot be reached, has no such revision, or a file is truncated or corrupted.
+        """
+        started = time.perf_counter()
+        resolved = hub.resolve(
+            pretrained_model_name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=kwargs.pop("token", None),
+        )
+        kwargs.pop("output_loading_info", None)
+        kwargs.setdefault("use_safetensors", True)
+        model, info = super().from_pretrained(
+            str(resolved.directory),
+            *model_args,
+            dtype=torch.float32 if dtype is None else dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
+        )
+        check_keys(info, source=resolved.source, strict=strict)
+        if device is not None:
+            model = model.to(device)
+        model.load_report = LoadReport.of(model, resolved, info, seconds=time.perf_counter() - started)
+        return model.eval()
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload weights, configuration and card to the Hub; a hand-written card in the repo is kept."""
+        return hub.push_to_hub(self, repo_id, **kwargs)
+
+    # -- helpers ---------------------------------------------------------------------------------------------------
+
+    def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int]) -> Tensor:
+        weights = self.student.pos_embed
+        config = self.config
+        check_frames(frames, name=name, axes=axes, channels=config.num_channels, multiple=config.patch_size)
+        check_device(frames, weights, name=name)
+        return frames.to(weights.dtype)
+
+    def _grid(self, frames: Tensor) -> tuple[int, int]:
+        return frames.shape[-2] // self.config.patch_size, frames.shape[-1] // self.config.patch_size
+
+    def _tapped(self, images: Tensor, network: Network) -> dict[int, Tensor]:
+        """Tokens (B, 1+N, D) of the blocks that the dynamics read; no gradient reaches an EMA teacher."""
+        blocks = (*self.config.levels, self.config.depth - 1)
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and not (network == "teacher" and self.config.target_network == "ema")
+        ):
+            return dict(zip(blocks, self.encoder(network).tokens(images, blocks), strict=True))
+
+    def _features(self, tokens: Sequence[Tensor], images: Tensor, output_format: OutputFormat) -> Features:
+        grid, leading = self._grid(images), images.shape[:-3]
+        shaped = [
+            t if output_format == "tokens" else t[:, 1:].transpose(1, 2).unflatten(2, grid) for t in tokens
+        ]
+        shaped = [t.unflatten(0, leading) for t in shaped]
+        return Features(
+            last=shaped[0], cls=tokens[0][:, 0].unflatten(0, leading), layers=tuple(shaped[1:]), grid=grid
+        )
+
+    def _latents_for(self, source: Tensor, motion: Motion) -> tuple[Tensor, ...]:
+        if not isinstance(motion, Motion):
+            raise TypeError(f"motion must come from infer_motion(), got {type(motion).__name__}")
+        if motion.target_context.ndim == 4:
+            raise ValueError("motion is that of a clip; pick one pair of frames with motion.pair(index)")
+        if motion.grid != self._grid(source):
+            raise ValueError(f"source has a patch grid of {self._grid(source)}, the motion one of {motion.grid}")
+        pairs, batch = motion.latents[0].shape[0], source.shape[0]
+        if pairs not in (1, batch):
+            raise ValueError(f"source holds {batch} frames, the motion {pairs} pairs; wanted as many, or one pair for all")
+        return tuple(latents.expand(batch, -1, -1) for latents in motion.latents)
+
+    def _require_dynamics(self) -> Dynamics:
+        if not self.config.dynamics:
+            have = ", ".join(registry.list_models(task="motion"))
+            raise ValueError(f"this checkpoint holds an encoder alone, no dynamics; checkpoints with motion: {have}")
+        return self.dynamics
+
+    def _missing_head(self, task: str) -> MissingHeadError:
+        have = ", ".join(registry.list_models(task=task)) or "none yet"
+        return MissingHeadError(f"this checkpoint has no {task} head; checkpoints in the registry that have one: {have}")
+
+
+def _drop_frame(tokens: Tensor, batch: int, frame: Literal[0, -1]) -> Tensor:
+    """Leave the first (0) or the last (-1) frame of every clip out of tokens (B·T, 1+N, D)."""
+    clips = tokens.unflatten(0, (batch, -1))
+    return (clips[:, 1:] if frame == 0 else clips[:, :-1]).flatten(0, 1)

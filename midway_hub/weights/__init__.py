@@ -1,0 +1,1 @@
+"""Checkpoints that ship inside the package, one folder per registry name."""

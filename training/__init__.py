@@ -1,0 +1,1 @@
+"""Training of Midway Networks, installed as `midway_hub.training`."""
