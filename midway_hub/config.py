@@ -13,6 +13,10 @@ except ImportError:  # transformers < 5.2 keeps it one level deeper
     from transformers.utils.backbone_utils import BackboneConfigMixin
 
 TARGET_NETWORKS = ("ema", "shared")
+COUNTS = (
+    *("image_size", "patch_size", "num_channels", "embed_dim", "depth", "num_heads", "num_motion_tokens"),
+    *("motion_dim", "midway_depth", "midway_heads", "backward_heads", "predictor_depth", "predictor_heads"),
+)
 
 
 class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
@@ -108,10 +112,7 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         return self.image_size // self.patch_size
 
     def _check_numbers(self) -> None:
-        for name in (
-            "image_size patch_size num_channels embed_dim depth num_heads num_motion_tokens motion_dim midway_depth "
-            "midway_heads backward_heads predictor_depth predictor_heads"
-        ).split():
+        for name in COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -89,7 +89,7 @@ class Motion(TensorRecord):
     def pair(self, index: int) -> Motion:
         """Return the motion of one pair of a clip, frames `index` → `index + 1`, with tensors of shape (B, ...)."""
         if self.target_context.ndim != 4:
-            raise ValueError(f"pair() picks from the motion of a clip; this one has {self.target_context.ndim - 3} axis")
+            raise ValueError("pair() picks from the motion of a clip; this motion is not of a clip, use it as it is")
         return self.map(lambda tensor: tensor[:, index])
 
 

@@ -26,3 +26,33 @@ def sample_videos(shared: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+TINY = {
+    "embed_dim": 48,
+    "depth": 12,
+    "num_heads": 4,
+    "motion_dim": 24,
+    "midway_heads": 3,
+    "backward_heads": 4,
+    "predictor_heads": 4,
+    "image_size": 64,
+}
+
+
+@pytest.fixture
+def tiny_net():
+    """A random network small enough for any test, with a student and a teacher that differ."""
+    return make_tiny_net()
+
+
+def make_tiny_net(**changes):
+    """Build a tiny network whose every weight is random, zero-initialised ones and EMA copies included."""
+    from midway_hub import MidwayConfig, MidwayNetwork
+
+    torch.manual_seed(0)
+    net = MidwayNetwork(MidwayConfig(**{**TINY, **changes}))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return net.eval()

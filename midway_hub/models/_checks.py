@@ -10,8 +10,10 @@ from torch import Tensor
 PROCESSOR_HINT = "MidwayImageProcessor makes such tensors from any frames"
 
 
-def check_frames(frames: object, *, name: str, axes: Sequence[int], channels: int, multiple: int) -> None:
-    """Refuse anything but normalised float frames of a size that the patch grid covers.
+def check_frames(
+    frames: object, *, name: str, axes: Sequence[int], channels: int, multiple: int, device: torch.device
+) -> None:
+    """Refuse anything but normalised float frames of a size that the patch grid covers, where the network is.
 
     Args:
         frames: What the user passed.
@@ -19,10 +21,11 @@ def check_frames(frames: object, *, name: str, axes: Sequence[int], channels: in
         axes: Numbers of axes allowed: 4 for images (B, C, H, W), 5 for clips (B, T, C, H, W).
         channels: Channels wanted.
         multiple: Patch size that H and W must be multiples of.
+        device: Where the network's weights lie.
 
     Raises:
         TypeError: Not a tensor.
-        ValueError: Wrong axes, channels, dtype, size, an empty batch, or values that are not finite.
+        ValueError: Wrong axes, channels, dtype, size, device, an empty batch, or values that are not finite.
     """
     if not isinstance(frames, Tensor):
         raise TypeError(f"{name} must be a normalised tensor, got {type(frames).__name__}; {PROCESSOR_HINT}")
@@ -38,6 +41,8 @@ def check_frames(frames: object, *, name: str, axes: Sequence[int], channels: in
             f"got {frames.dtype}; {PROCESSOR_HINT}"
         )
     _check_size(shape[-2], shape[-1], name=name, multiple=multiple)
+    if frames.device != device:
+        raise ValueError(f"{name} is on {frames.device}, the network on {device}; move one: frames.to({str(device)!r})")
     if not torch.compiler.is_compiling() and not _is_transformed(frames):
         _check_finite(frames, name)
 
@@ -50,14 +55,6 @@ def check_pair(source: Tensor, target: Tensor) -> None:
             if what == "shape":
                 first, second = tuple(first), tuple(second)
             raise ValueError(f"source and target must agree in {what}, got {first} and {second}")
-
-
-def check_device(frames: Tensor, weights: Tensor, *, name: str) -> None:
-    """Refuse frames that lie on another device than the weights."""
-    if frames.device != weights.device:
-        raise ValueError(
-            f"{name} is on {frames.device}, the network on {weights.device}; move one: frames.to({str(weights.device)!r})"
-        )
 
 
 def normalise_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
@@ -92,7 +89,9 @@ def _check_finite(frames: Tensor, name: str) -> None:
     # One reduction: a sum is finite exactly when no entry is NaN or infinite (fp32 cannot overflow on pixels).
     if not torch.isfinite(frames.detach().sum(dtype=torch.float32)):
         count = int((~torch.isfinite(frames)).sum())
-        raise ValueError(f"{name} holds {count} values that are NaN or infinite of {frames.numel()}; frames must be finite")
+        raise ValueError(
+            f"{name} holds {count} values that are NaN or infinite of {frames.numel()}; frames must be finite"
+        )
 
 
 def _is_transformed(frames: Tensor) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +75,8 @@ def check_keys(info: Mapping[str, Any], *, source: str, strict: bool) -> None:
     """
     problems = []
     if strict:
-        problems += [_listed("missing from the file", sorted(info["missing_keys"]))]
-        problems += [_listed("unexpected in the file", sorted(info["unexpected_keys"]))]
+        problems += [_listed("missing from the file", info["missing_keys"])]
+        problems += [_listed("unexpected in the file", info["unexpected_keys"])]
     shapes = [f"{key}: file {tuple(seen)}, network {tuple(want)}" for key, seen, want in info["mismatched_keys"]]
     problems += [_listed("of another shape", shapes)]
     if any(problems):
@@ -85,8 +87,20 @@ def check_keys(info: Mapping[str, Any], *, source: str, strict: bool) -> None:
         )
 
 
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from warning about keys while weights are read."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _listed(what: str, keys: Iterable[str]) -> str:
-    keys = list(keys)
+    keys = sorted(keys, key=lambda key: (key.count("."), key))  # the shortest names tell most
     if not keys:
         return ""
     more = f"\n    ... and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""

@@ -13,7 +13,7 @@ except ImportError:  # transformers < 5.2 keeps it one level deeper
 from midway_hub.config import MidwayConfig
 from midway_hub.models._checks import check_frames
 from midway_hub.models.encoder import MidwayEncoder
-from midway_hub.models.network import MidwayPreTrainedModel
+from midway_hub.models.pretrained import MidwayPreTrainedModel
 
 
 class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
@@ -53,7 +53,12 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
         """
         config = self.config
         check_frames(
-            pixel_values, name="pixel_values", axes=(4,), channels=config.num_channels, multiple=config.patch_size
+            pixel_values,
+            name="pixel_values",
+            axes=(4,),
+            channels=config.num_channels,
+            multiple=config.patch_size,
+            device=self.device,
         )
         grid = tuple(side // config.patch_size for side in pixel_values.shape[-2:])
         blocks = range(config.depth) if output_hidden_states else [i % (config.depth + 1) - 1 for i in self.out_indices]

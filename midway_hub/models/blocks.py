@@ -51,7 +51,7 @@ class CrossAttention(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """Backward layer (paper section 3.2): a frame's own tokens attend to each other, then to those of the level above."""
+    """Backward layer (paper section 3.2): a frame's tokens attend to each other, then to those of the level above."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class CrossBlock(nn.Module):
 
 
 class GatingUnit(nn.Module):
-    """How much of each token's residual a predictor block keeps: sigmoid(MLP(LayerNorm(x)) + 4), near 1 at the start."""
+    """How much of a token's residual a predictor block keeps: sigmoid(MLP(LayerNorm(x)) + 4), near 1 at the start."""
 
     OPEN = 4.0
 

@@ -1,4 +1,4 @@
-"""Inverse and forward dynamics between two frames (paper section 3.2): midway path, backward layers, gated predictor."""
+"""Dynamics between two frames (paper section 3.2): midway path, backward layers and gated forward predictors."""
 
 from __future__ import annotations
 

@@ -49,7 +49,6 @@ class MidwayEncoder(VisionTransformer):
             mlp_ratio=config.mlp_ratio,
             drop_path_rate=drop_path_rate,
             dynamic_img_size=True,
-            weight_init="skip",
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
         self.stored_grid = config.grid_size

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from midway_hub import hub, registry
+from midway_hub import registry
 from midway_hub.config import MidwayConfig
-from midway_hub.models._checks import check_device, check_frames, check_pair, normalise_layers
-from midway_hub.models._loading import LoadReport, check_keys
+from midway_hub.models._checks import check_frames, check_pair, normalise_layers
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
+from midway_hub.models.pretrained import MidwayPreTrainedModel
 from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
 
 Network = Literal["student", "teacher"]
@@ -26,42 +23,6 @@ OutputFormat = Literal["grid", "tokens"]
 
 class MissingHeadError(RuntimeError):
     """A head was called that this checkpoint does not have."""
-
-
-class MidwayPreTrainedModel(PreTrainedModel):
-    """What every model of the family shares with transformers: configuration, initialisation, attention kernels."""
-
-    config_class = MidwayConfig
-    base_model_prefix = ""
-    main_input_name = "pixel_values"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-
-    def post_init(self) -> None:
-        """Initialise weights and choose between fused and eager attention (`attn_implementation="eager"`)."""
-        super().post_init()
-        fused = self.config._attn_implementation != "eager"
-        for module in self.modules():
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = fused
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal weights, zero biases, unit norms, zero motion tokens and dynamics positions (spec 3)."""
-        std = self.config.initializer_range
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, MidwayEncoder):
-            nn.init.trunc_normal_(module.pos_embed, std=std)
-            nn.init.trunc_normal_(module.cls_token, std=std)
-        elif isinstance(module, Dynamics):
-            nn.init.zeros_(module.motion_tokens)
-            nn.init.zeros_(module.position_embedding)
 
 
 class MidwayNetwork(MidwayPreTrainedModel):
@@ -80,8 +41,6 @@ class MidwayNetwork(MidwayPreTrainedModel):
         torch.Size([2, 128, 14, 14])
     """
 
-    load_report: LoadReport | None = None
-
     def __init__(self, config: MidwayConfig) -> None:
         super().__init__(config)
         self.student = MidwayEncoder(config, drop_path_rate=config.drop_path_rate)
@@ -91,6 +50,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
             self.dynamics = Dynamics(config)
         self.post_init()
         self.copy_source_to_target()
+        self.freeze_ema()
 
     # -- what it computes ------------------------------------------------------------------------------------------
 
@@ -178,7 +138,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
         clips = self._checked(pixel_values, "pixel_values", axes=(5,))
         batch, frames = clips.shape[:2]
         if frames < 2:
-            raise ValueError(f"pixel_values holds clips of {frames} frame; motion needs at least 2. For images: encode()")
+            raise ValueError(
+                f"pixel_values holds clips of {frames} frame; motion needs at least 2. For images: encode()"
+            )
         teacher = self._tapped(clips.flatten(0, 1), "teacher")
         student = teacher
         if self.config.target_network == "ema":
@@ -193,7 +155,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
             motion=motion.map(lambda tensor: tensor.unflatten(0, (batch, frames - 1))),
         )
 
-    def flow(self, source: Tensor, target: Tensor, *, tile: int | None = None, overlap: float | None = None) -> FlowOutput:
+    def flow(
+        self, source: Tensor, target: Tensor, *, tile: int | None = None, overlap: float | None = None
+    ) -> FlowOutput:
         """Estimate optical flow from source to target; needs a checkpoint with a flow head.
 
         Raises:
@@ -229,12 +193,20 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
     @torch.no_grad()
     def copy_source_to_target(self) -> None:
-        """Set every EMA copy (teacher, target embed, backward layers) to the network it follows, as training starts."""
+        """Set the target's side (teacher, target embed, backward layers) to what it follows, as training starts."""
+        for copied, origin in self.target_side().items():
+            copied.load_state_dict(origin.state_dict())
+
+    def target_side(self) -> dict[nn.Module, nn.Module]:
+        """Map every module of the target's side to the source's module that it follows."""
         copies: dict[nn.Module, nn.Module] = self.dynamics.target_side() if self.config.dynamics else {}
         if self.config.target_network == "ema":
             copies[self.teacher] = self.student
-        for copied, origin in copies.items():
-            copied.load_state_dict(origin.state_dict())
+        return copies
+
+    def freeze_ema(self) -> None:
+        """Take moving averages out of training; where the target network is shared, everything trains."""
+        for copied in self.target_side():
             copied.requires_grad_(self.config.target_network == "shared")
 
     def with_shared_encoder(self, network: Network = "teacher") -> MidwayNetwork:
@@ -251,78 +223,21 @@ class MidwayNetwork(MidwayPreTrainedModel):
         shared.load_state_dict(state)
         return shared.train(self.training)
 
-    # -- weights ---------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *model_args: Any,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        dtype: torch.dtype | str | None = None,
-        device: torch.device | str | None = None,
-        strict: bool = True,
-        **kwargs: Any,
-    ) -> Self:
-        """Load weights, in eval mode, refusing any that do not fit the architecture.
-
-        Args:
-            pretrained_model_name_or_path: Registry name, Hub repo `org/repo[@revision]`, directory, or
-                `.safetensors` file; an existing path wins.
-            revision: Branch, tag or commit of the Hub repo.
-            cache_dir: Where downloads are kept; default: the Hugging Face cache.
-            local_files_only: Never ask the network.
-            dtype: Precision of the weights; default float32. `"auto"` keeps the stored one.
-            device: Where to put the network; default: CPU.
-            strict: Whether missing or unexpected keys are an error; otherwise they are listed in `load_report`.
-            *model_args: Passed on to transformers.
-            **kwargs: Passed on to transformers (`attn_implementation`, `device_map`, `token`, ...).
-
-        Returns:
-            The network; `load_report` says where it came from.
-
-        Raises:
-            FileNotFoundError: Something that looks like a path does not exist.
-            ValueError: Unknown name (close ones are listed), or keys that do not fit (listed).
-            OSError: The Hub cannot be reached, has no such revision, or a file is truncated or corrupted.
-        """
-        started = time.perf_counter()
-        resolved = hub.resolve(
-            pretrained_model_name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=kwargs.pop("token", None),
-        )
-        kwargs.pop("output_loading_info", None)
-        kwargs.setdefault("use_safetensors", True)
-        model, info = super().from_pretrained(
-            str(resolved.directory),
-            *model_args,
-            dtype=torch.float32 if dtype is None else dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **kwargs,
-        )
-        check_keys(info, source=resolved.source, strict=strict)
-        if device is not None:
-            model = model.to(device)
-        model.load_report = LoadReport.of(model, resolved, info, seconds=time.perf_counter() - started)
-        return model.eval()
-
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Upload weights, configuration and card to the Hub; a hand-written card in the repo is kept."""
-        return hub.push_to_hub(self, repo_id, **kwargs)
-
     # -- helpers ---------------------------------------------------------------------------------------------------
 
+    def _weights_loaded(self) -> None:
+        self.freeze_ema()
+
     def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int]) -> Tensor:
-        weights = self.student.pos_embed
-        config = self.config
-        check_frames(frames, name=name, axes=axes, channels=config.num_channels, multiple=config.patch_size)
-        check_device(frames, weights, name=name)
+        weights, config = self.student.pos_embed, self.config
+        check_frames(
+            frames,
+            name=name,
+            axes=axes,
+            channels=config.num_channels,
+            multiple=config.patch_size,
+            device=weights.device,
+        )
         return frames.to(weights.dtype)
 
     def _grid(self, frames: Tensor) -> tuple[int, int]:
@@ -338,13 +253,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
     def _features(self, tokens: Sequence[Tensor], images: Tensor, output_format: OutputFormat) -> Features:
         grid, leading = self._grid(images), images.shape[:-3]
-        shaped = [
-            t if output_format == "tokens" else t[:, 1:].transpose(1, 2).unflatten(2, grid) for t in tokens
-        ]
+        shaped = [t if output_format == "tokens" else t[:, 1:].transpose(1, 2).unflatten(2, grid) for t in tokens]
         shaped = [t.unflatten(0, leading) for t in shaped]
-        return Features(
-            last=shaped[0], cls=tokens[0][:, 0].unflatten(0, leading), layers=tuple(shaped[1:]), grid=grid
-        )
+        return Features(last=shaped[0], cls=tokens[0][:, 0].unflatten(0, leading), layers=tuple(shaped[1:]), grid=grid)
 
     def _latents_for(self, source: Tensor, motion: Motion) -> tuple[Tensor, ...]:
         if not isinstance(motion, Motion):
@@ -355,7 +266,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
             raise ValueError(f"source has a patch grid of {self._grid(source)}, the motion one of {motion.grid}")
         pairs, batch = motion.latents[0].shape[0], source.shape[0]
         if pairs not in (1, batch):
-            raise ValueError(f"source holds {batch} frames, the motion {pairs} pairs; wanted as many, or one pair for all")
+            raise ValueError(
+                f"source holds {batch} frames, the motion {pairs} pairs; wanted as many, or one pair for all"
+            )
         return tuple(latents.expand(batch, -1, -1) for latents in motion.latents)
 
     def _require_dynamics(self) -> Dynamics:
@@ -366,7 +279,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
     def _missing_head(self, task: str) -> MissingHeadError:
         have = ", ".join(registry.list_models(task=task)) or "none yet"
-        return MissingHeadError(f"this checkpoint has no {task} head; checkpoints in the registry that have one: {have}")
+        return MissingHeadError(
+            f"this checkpoint has no {task} head; checkpoints in the registry that have one: {have}"
+        )
 
 
 def _drop_frame(tokens: Tensor, batch: int, frame: Literal[0, -1]) -> Tensor:

@@ -1,0 +1,122 @@
+"""What every model of the family shares with transformers: initialisation, attention kernels, strict loading."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from midway_hub import hub
+from midway_hub.config import MidwayConfig
+from midway_hub.models._loading import LoadReport, check_keys, quiet_loading
+from midway_hub.models.dynamics import Dynamics
+from midway_hub.models.encoder import MidwayEncoder
+
+
+class MidwayPreTrainedModel(PreTrainedModel):
+    """Base of all models with a `MidwayConfig`."""
+
+    config_class = MidwayConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    load_report: LoadReport | None = None
+
+    def post_init(self) -> None:
+        """Initialise weights and choose between fused and eager attention (`attn_implementation="eager"`)."""
+        super().post_init()
+        fused = self.config._attn_implementation != "eager"
+        for module in self.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = fused
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normal weights, zero biases, unit norms, zero motion tokens and dynamics positions (spec 3)."""
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, MidwayEncoder):
+            nn.init.trunc_normal_(module.pos_embed, std=std)
+            nn.init.trunc_normal_(module.cls_token, std=std)
+        elif isinstance(module, Dynamics):
+            nn.init.zeros_(module.motion_tokens)
+            nn.init.zeros_(module.position_embedding)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *model_args: Any,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        strict: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Load weights, in eval mode, refusing any that do not fit the architecture.
+
+        Args:
+            pretrained_model_name_or_path: Registry name, Hub repo `org/repo[@revision]`, directory, or
+                `.safetensors` file; an existing path wins.
+            revision: Branch, tag or commit of the Hub repo.
+            cache_dir: Where downloads are kept; default: the Hugging Face cache.
+            local_files_only: Never ask the network.
+            dtype: Precision of the weights; default float32. `"auto"` keeps the stored one.
+            device: Where to put the network; default: CPU.
+            strict: Whether missing or unexpected keys are an error; otherwise they are listed in `load_report`.
+            *model_args: Passed on to transformers.
+            **kwargs: Passed on to transformers (`attn_implementation`, `device_map`, `token`, ...).
+
+        Returns:
+            The network; `load_report` says where it came from.
+
+        Raises:
+            FileNotFoundError: Something that looks like a path does not exist.
+            ValueError: Unknown name (close ones are listed), or keys that do not fit (listed).
+            OSError: The Hub cannot be reached, has no such revision, or a file is truncated or corrupted.
+        """
+        started = time.perf_counter()
+        resolved = hub.resolve(
+            pretrained_model_name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=kwargs.pop("token", None),
+        )
+        kwargs.pop("output_loading_info", None)
+        kwargs.setdefault("use_safetensors", True)
+        with quiet_loading():  # transformers' own report comes as a warning; ours is an error or `load_report`
+            model, info = super().from_pretrained(
+                str(resolved.directory),
+                *model_args,
+                dtype=torch.float32 if dtype is None else dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **kwargs,
+            )
+        check_keys(info, source=resolved.source, strict=strict)
+        model._weights_loaded()
+        if device is not None:
+            model = model.to(device)
+        model.load_report = LoadReport.of(model, resolved, info, seconds=time.perf_counter() - started)
+        return model.eval()
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload weights, configuration and card to the Hub; a hand-written card in the repo is kept."""
+        return hub.push_to_hub(self, repo_id, **kwargs)
+
+    def _weights_loaded(self) -> None:
+        """Set up what loading leaves as transformers wants it."""

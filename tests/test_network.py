@@ -1,0 +1,400 @@
+import copy
+import json
+from functools import partial
+
+import pytest
+import torch
+from conftest import TINY, make_tiny_net
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.checkpoint import checkpoint
+
+from midway_hub import MidwayConfig, MidwayNetwork
+from midway_hub.models.network import MissingHeadError
+
+
+def frames(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def close(a, b, **tolerance):
+    torch.testing.assert_close(a, b, **{"rtol": 1e-4, "atol": 1e-5, **tolerance})
+
+
+# -- sizes ---------------------------------------------------------------------------------------------------------
+
+
+def test_dynamics_have_the_published_number_of_parameters():
+    net = MidwayNetwork(MidwayConfig())
+    trainable = sum(p.numel() for p in net.dynamics.parameters() if p.requires_grad)
+    assert round(trainable / 1e6, 2) == 36.60
+
+
+def test_the_ema_side_is_not_trainable_and_starts_equal():
+    net = MidwayNetwork(MidwayConfig(**TINY))
+    assert not any(p.requires_grad for p in net.teacher.parameters())
+    assert torch.equal(net.teacher.pos_embed, net.student.pos_embed)
+    level = net.dynamics.levels["8"]
+    assert torch.equal(level.backward_ema[0].mlp.fc1.weight, level.backward[0].mlp.fc1.weight)
+    assert not any(p.requires_grad for p in level.backward_ema.parameters())
+
+
+# -- encode --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 112), (160, 16)])
+def test_encode_gives_a_grid_of_the_frames_shape(tiny_net, size):
+    features = tiny_net.encode(frames(2, 3, *size), layers=[2, -1])
+    grid = (size[0] // 16, size[1] // 16)
+    assert features.grid == grid
+    assert features.last.shape == (2, 48, *grid)
+    assert features.cls.shape == (2, 48)
+    assert [layer.shape for layer in features.layers] == [(2, 48, *grid)] * 2
+    assert torch.equal(features.layers[1], features.last)
+
+
+def test_tokens_and_grid_hold_the_same_numbers(tiny_net):
+    images = frames(2, 3, 48, 64)
+    grid, tokens = tiny_net.encode(images), tiny_net.encode(images, output_format="tokens")
+    assert tokens.last.shape == (2, 1 + 12, 48)
+    assert torch.equal(tokens.last[:, 0], grid.cls)
+    assert torch.equal(tokens.last[:, 1 + 4 * 1 + 2], grid.last[:, :, 1, 2])
+
+
+def test_a_clip_is_encoded_like_its_frames(tiny_net):
+    clip = frames(2, 3, 3, 32, 48)
+    features = tiny_net.encode(clip, layers=[5])
+    assert features.last.shape == (2, 3, 48, 2, 3)
+    close(features.last[1, 2], tiny_net.encode(clip[1, 2:3]).last[0])
+    close(features.layers[0][0, 1], tiny_net.encode(clip[0, 1:2], layers=[5]).layers[0][0])
+
+
+def test_student_and_teacher_are_different_networks(tiny_net):
+    images = frames(1, 3, 64, 64)
+    assert not torch.allclose(tiny_net.encode(images).last, tiny_net.encode(images, network="student").last)
+
+
+def test_gradients_reach_the_frames_and_the_student(tiny_net):
+    images = frames(1, 3, 32, 32).requires_grad_()
+    tiny_net.encode(images, network="student").last.square().sum().backward()
+    assert images.grad.abs().sum() > 0
+    assert tiny_net.student.pos_embed.grad.abs().sum() > 0
+
+
+# -- motion --------------------------------------------------------------------------------------------------------
+
+
+def test_motion_comes_level_by_level(tiny_net):
+    motion = tiny_net.infer_motion(frames(2, 3, 32, 48), frames(2, 3, 32, 48, seed=2))
+    assert motion.levels == (8, 5, 2)
+    assert motion.grid == (2, 3)
+    assert [x.shape for x in motion.latents] == [(2, 10, 24)] * 3
+    for tokens in (*motion.source, *motion.target, *motion.predicted):
+        assert tokens.shape == (2, 7, 48)
+    assert motion.target_context.shape == (2, 7, 24)
+
+
+def test_predict_repeats_what_infer_motion_predicted(tiny_net):
+    source, target = frames(2, 3, 48, 32), frames(2, 3, 48, 32, seed=2)
+    motion = tiny_net.infer_motion(source, target)
+    for again, first in zip(tiny_net.predict(source, motion), motion.predicted, strict=True):
+        close(again, first)
+
+
+def test_one_motion_serves_many_sources(tiny_net):
+    motion = tiny_net.infer_motion(frames(1, 3, 32, 32), frames(1, 3, 32, 32, seed=2))
+    sources = frames(3, 3, 32, 32, seed=3)
+    together = tiny_net.predict(sources, motion)
+    close(together[2][1:2], tiny_net.predict(sources[1:2], motion)[2])
+
+
+def test_the_motion_depends_on_the_order_of_the_frames(tiny_net):
+    a, b = frames(1, 3, 32, 32), frames(1, 3, 32, 32, seed=2)
+    assert not torch.allclose(tiny_net.infer_motion(a, b).latents[0], tiny_net.infer_motion(b, a).latents[0])
+
+
+@pytest.mark.parametrize("target_network", ["ema", "shared"])
+def test_a_clip_gives_what_its_pairs_give(target_network):
+    net = make_tiny_net(target_network=target_network)
+    clip = frames(2, 4, 3, 32, 48)
+    output = net(clip)
+    close(output.features.last, net.encode(clip).last)
+    for pair in range(3):
+        motion = net.infer_motion(clip[:, pair], clip[:, pair + 1])
+        close(output.motion.pair(pair).latents[2], motion.latents[2])
+        close(output.motion.pair(pair).predicted[0], motion.predicted[0])
+        close(output.motion.pair(pair).target_context, motion.target_context)
+
+
+@pytest.mark.parametrize(
+    ("target_network", "passes"), [("ema", {"student": 3, "teacher": 4}), ("shared", {"student": 4})]
+)
+def test_every_frame_of_a_clip_is_encoded_once_per_network(target_network, passes):
+    net = make_tiny_net(target_network=target_network)
+    counted = dict.fromkeys(passes, 0)
+    for name in passes:
+
+        def count(module, inputs, name=name):
+            counted[name] += inputs[0].shape[0]
+
+        getattr(net, name).patch_embed.register_forward_pre_hook(count)
+    net(frames(1, 4, 3, 32, 32))
+    assert counted == passes
+
+
+def test_no_gradient_reaches_the_ema_side_of_the_dynamics(tiny_net):
+    tiny_net.requires_grad_(True)
+    source, target = frames(1, 3, 32, 32), frames(1, 3, 32, 32, seed=2).requires_grad_()
+    motion = tiny_net.infer_motion(source, target)
+    sum(x.sum() for x in motion.predicted).backward()
+    assert target.grad is None
+    assert tiny_net.teacher.pos_embed.grad is None
+    assert tiny_net.dynamics.target_embed.weight.grad is None
+    assert tiny_net.dynamics.motion_tokens.grad.abs().sum() > 0
+    assert tiny_net.student.pos_embed.grad.abs().sum() > 0
+
+
+def test_a_shared_network_trains_both_sides():
+    net = make_tiny_net().with_shared_encoder("teacher")
+    target = frames(1, 3, 32, 32, seed=2).requires_grad_()
+    sum(x.sum() for x in net.infer_motion(frames(1, 3, 32, 32), target).predicted).backward()
+    assert target.grad.abs().sum() > 0
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_sharing_keeps_the_chosen_encoder_and_the_dynamics(tiny_net):
+    shared = tiny_net.with_shared_encoder("teacher")
+    images = frames(1, 3, 48, 48)
+    assert shared.config.target_network == "shared"
+    assert tiny_net.config.target_network == "ema"
+    assert torch.equal(shared.encode(images).last, tiny_net.encode(images).last)
+    assert torch.equal(
+        shared.dynamics.levels["5"].gates[1].mlp.fc2.weight, tiny_net.dynamics.levels["5"].gates[1].mlp.fc2.weight
+    )
+    assert not any(key.startswith("teacher") for key in shared.state_dict())
+
+
+# -- how it runs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_follows_float32(tiny_net, dtype):
+    source, target = frames(1, 3, 32, 48), frames(1, 3, 32, 48, seed=2)
+    exact = tiny_net.infer_motion(source, target)
+    half = copy.deepcopy(tiny_net).to(dtype).infer_motion(source, target)
+    assert half.latents[0].dtype == dtype
+    close(half.predicted[2].float(), exact.predicted[2], rtol=0.1, atol=0.1)
+
+
+def test_float64_agrees_with_float32(tiny_net):
+    source, target = frames(1, 3, 32, 48), frames(1, 3, 32, 48, seed=2)
+    exact = copy.deepcopy(tiny_net).double().infer_motion(source.double(), target.double())
+    close(tiny_net.infer_motion(source, target).predicted[2], exact.predicted[2].float())
+
+
+def test_eager_attention_gives_the_same_numbers(tiny_net):
+    config = copy.deepcopy(tiny_net.config)
+    config._attn_implementation = "eager"
+    eager = MidwayNetwork(config).eval()
+    eager.load_state_dict(tiny_net.state_dict())
+    assert not any(m.fused_attn for m in eager.modules() if hasattr(m, "fused_attn"))
+    a, b = frames(1, 3, 32, 48), frames(1, 3, 32, 48, seed=2)
+    close(eager.infer_motion(a, b).predicted[2], tiny_net.infer_motion(a, b).predicted[2])
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_net):
+    def gradients(net):
+        motion = net.infer_motion(frames(1, 3, 32, 32), frames(1, 3, 32, 32, seed=2))
+        sum(x.square().mean() for x in motion.predicted).backward()
+        return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+    saved = copy.deepcopy(tiny_net).train()
+    saved._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=partial(checkpoint, use_reentrant=False))
+    recomputed, plain = gradients(saved), gradients(copy.deepcopy(tiny_net).train())
+    assert recomputed.keys() == plain.keys()
+    for name in plain:
+        close(recomputed[name], plain[name])
+
+
+def test_compiled_whole_without_a_graph_break(tiny_net):
+    clip = frames(1, 3, 3, 32, 48)
+    counter = CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    compiled = torch.compile(tiny_net, backend=counter, fullgraph=True)
+    close(compiled(clip).motion.predicted[2], tiny_net(clip).motion.predicted[2])
+    assert counter.frame_count == 1
+
+
+def test_encode_compiles_whole_at_changing_sizes(tiny_net):
+    torch._dynamo.reset()
+    encode = torch.compile(tiny_net.encode, backend="aot_eager", fullgraph=True, dynamic=True)
+    for size in [(32, 48), (64, 80), (96, 32)]:
+        images = frames(1, 3, *size)
+        close(encode(images, layers=[2]).layers[0], tiny_net.encode(images, layers=[2]).layers[0])
+
+
+def test_drop_path_acts_on_the_student_in_training_only():
+    net = make_tiny_net(drop_path_rate=0.5)
+    images = frames(4, 3, 32, 32)
+    assert torch.equal(net.encode(images, network="student").last, net.encode(images, network="student").last)
+    net.train()
+    assert torch.equal(net.encode(images).last, net.encode(images).last)
+    assert not torch.equal(net.encode(images, network="student").last, net.encode(images, network="student").last)
+
+
+def test_an_encoder_alone_encodes_and_says_it_has_no_motion():
+    net = MidwayNetwork(MidwayConfig(**TINY, dynamics=False, target_network="shared")).eval()
+    assert not any(key.startswith("dynamics") for key in net.state_dict())
+    assert net.encode(frames(1, 3, 32, 32)).last.shape == (1, 48, 2, 2)
+    with pytest.raises(ValueError, match="an encoder alone, no dynamics; checkpoints with motion: midway_"):
+        net.infer_motion(frames(1, 3, 32, 32), frames(1, 3, 32, 32))
+
+
+def test_outputs_move_and_detach_as_a_whole(tiny_net):
+    output = tiny_net(frames(1, 2, 3, 32, 32))
+    moved = output.detach().cpu().to(dtype=torch.float64)
+    assert moved.motion.latents[1].dtype == torch.float64
+    assert moved.features.last.dtype == torch.float64
+    assert moved.motion.levels == (8, 5, 2)
+    assert output.motion.latents[0].requires_grad
+    assert not moved.motion.latents[0].requires_grad
+
+
+# -- what it refuses -----------------------------------------------------------------------------------------------
+
+GOOD = torch.zeros(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(3, 32, 32), "images must have shape (B, 3, H, W) or (B, T, 3, H, W), got (3, 32, 32)"),
+        (torch.zeros(1, 1, 32, 32), "got (1, 1, 32, 32)"),
+        (torch.zeros(0, 3, 32, 32), "images is empty: shape (0, 3, 32, 32)"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "floating point and normalised"),
+        (torch.zeros(1, 3, 30, 50), "multiples of 16; the nearest legal sizes are 16×48 or 32×64"),
+        (torch.full((1, 3, 32, 32), float("nan")), "3072 values that are NaN or infinite of 3072"),
+        (torch.zeros(1, 3, 32, 32, device="meta"), "images is on meta, the network on cpu"),
+    ],
+)
+def test_encode_refuses_unfit_frames(tiny_net, images, message):
+    with pytest.raises(ValueError) as error:
+        tiny_net.encode(images)
+    assert message in str(error.value)
+
+
+def test_encode_refuses_what_is_no_tensor(tiny_net):
+    with pytest.raises(TypeError, match="images must be a normalised tensor, got str; MidwayImageProcessor"):
+        tiny_net.encode("frame.jpg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": [12]}, "layers [12] do not exist: the encoder has blocks 0 to 11"),
+        ({"layers": 3}, "layers must be a sequence of block indices"),
+        ({"output_format": "list"}, "output_format must be 'grid' or 'tokens', got 'list'"),
+        ({"network": "target"}, "network must be 'student' or 'teacher', got 'target'"),
+    ],
+)
+def test_encode_refuses_unknown_options(tiny_net, arguments, message):
+    with pytest.raises(ValueError) as error:
+        tiny_net.encode(GOOD, **arguments)
+    assert message in str(error.value)
+
+
+def test_infer_motion_refuses_frames_that_differ(tiny_net):
+    with pytest.raises(ValueError, match=r"agree in shape, got \(1, 3, 32, 32\) and \(1, 3, 48, 32\)"):
+        tiny_net.infer_motion(GOOD, torch.zeros(1, 3, 48, 32))
+    with pytest.raises(ValueError, match=r"target must have shape \(B, 3, H, W\)"):
+        tiny_net.infer_motion(GOOD, GOOD[None])
+
+
+def test_predict_refuses_motion_that_does_not_go_with_the_source(tiny_net):
+    motion = tiny_net.infer_motion(GOOD.repeat(2, 1, 1, 1), GOOD.repeat(2, 1, 1, 1))
+    with pytest.raises(ValueError, match=r"patch grid of \(3, 2\), the motion one of \(2, 2\)"):
+        tiny_net.predict(torch.zeros(2, 3, 48, 32), motion)
+    with pytest.raises(ValueError, match="source holds 3 frames, the motion 2 pairs"):
+        tiny_net.predict(torch.zeros(3, 3, 32, 32), motion)
+    with pytest.raises(TypeError, match="motion must come from infer_motion"):
+        tiny_net.predict(GOOD, motion.latents)
+    with pytest.raises(ValueError, match=r"pick one pair of frames with motion\.pair\(index\)"):
+        tiny_net.predict(GOOD, tiny_net(GOOD.repeat(1, 2, 1, 1, 1).reshape(1, 2, 3, 32, 32)).motion)
+
+
+def test_pair_refuses_motion_that_is_not_of_a_clip(tiny_net):
+    with pytest.raises(ValueError, match="not of a clip"):
+        tiny_net.infer_motion(GOOD, GOOD).pair(0)
+
+
+def test_forward_wants_a_clip(tiny_net):
+    with pytest.raises(ValueError, match="clips of 1 frame; motion needs at least 2"):
+        tiny_net(torch.zeros(1, 1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"pixel_values must have shape \(B, T, 3, H, W\), got \(1, 3, 32, 32\)"):
+        tiny_net(GOOD)
+
+
+def test_missing_heads_are_named(tiny_net):
+    assert not tiny_net.has_flow_head
+    assert not tiny_net.has_segmentation_head
+    with pytest.raises(MissingHeadError, match="no flow head; checkpoints in the registry that have one"):
+        tiny_net.flow(GOOD, GOOD)
+    with pytest.raises(MissingHeadError, match="no segmentation head; checkpoints in the registry that have one"):
+        tiny_net.segment(GOOD)
+
+
+# -- weights -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target_network", ["ema", "shared"])
+def test_saved_weights_come_back_equal(tmp_path, target_network):
+    net = make_tiny_net(target_network=target_network)
+    net.save_pretrained(tmp_path)
+    loaded = MidwayNetwork.from_pretrained(tmp_path)
+    assert not loaded.training
+    assert loaded.state_dict().keys() == net.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in net.state_dict().items())
+    assert {k for k, p in loaded.named_parameters() if p.requires_grad} == {
+        k for k, p in net.named_parameters() if p.requires_grad
+    }
+
+
+def test_the_load_report_says_what_was_loaded(tmp_path, tiny_net):
+    tiny_net.save_pretrained(tmp_path)
+    report = MidwayNetwork.from_pretrained(tmp_path).load_report
+    assert str(tmp_path) in report.source
+    assert report.directory == tmp_path
+    assert report.dtype == torch.float32
+    assert report.missing == report.unexpected == ()
+    assert len(report.sha256["model.safetensors"]) == 64
+    assert report.seconds > 0
+
+
+def test_float32_is_the_default_and_auto_keeps_what_is_stored(tmp_path, tiny_net):
+    tiny_net.half().save_pretrained(tmp_path)
+    assert MidwayNetwork.from_pretrained(tmp_path).dtype == torch.float32
+    assert MidwayNetwork.from_pretrained(tmp_path, dtype="auto").dtype == torch.float16
+    assert MidwayNetwork.from_pretrained(tmp_path, dtype=torch.bfloat16).load_report.dtype == torch.bfloat16
+
+
+def test_weights_of_another_architecture_are_refused_key_by_key(tmp_path, tiny_net):
+    tiny_net.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "depth": 13, "motion_dim": 48}))
+    with pytest.raises(ValueError) as error:
+        MidwayNetwork.from_pretrained(tmp_path)
+    message = str(error.value)
+    assert "missing from the file" in message
+    assert "student.blocks.12" in message
+    assert "of another shape" in message
+    assert "dynamics.motion_tokens: file (1, 10, 24), network (1, 10, 48)" in message
+
+
+def test_unexpected_keys_are_refused_unless_asked_for(tmp_path, tiny_net):
+    tiny_net.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "target_network": "shared"}))
+    with pytest.raises(ValueError, match="unexpected in the file"):
+        MidwayNetwork.from_pretrained(tmp_path)
+    loose = MidwayNetwork.from_pretrained(tmp_path, strict=False)
+    assert loose.load_report.unexpected
+    assert all(key.startswith("teacher.") for key in loose.load_report.unexpected)

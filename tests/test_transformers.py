@@ -1,0 +1,101 @@
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from conftest import make_tiny_net
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
+)
+
+from midway_hub import MidwayBackbone, MidwayConfig, MidwayImageProcessor, MidwayNetwork
+
+
+@pytest.fixture
+def saved(tmp_path):
+    net = make_tiny_net()
+    net.save_pretrained(tmp_path)
+    MidwayImageProcessor().save_pretrained(tmp_path)
+    return net, tmp_path
+
+
+def test_auto_classes_know_the_model_type(saved):
+    _, folder = saved
+    assert isinstance(AutoConfig.from_pretrained(folder), MidwayConfig)
+    assert isinstance(AutoModel.from_pretrained(folder), MidwayNetwork)
+    assert isinstance(AutoBackbone.from_config(MidwayConfig.from_pretrained(folder)), MidwayBackbone)
+    assert isinstance(AutoImageProcessor.from_pretrained(folder), MidwayImageProcessor)
+
+
+@pytest.mark.parametrize(
+    "first", ["import midway_hub, transformers", "import transformers; transformers.AutoModel; import midway_hub"]
+)
+def test_the_order_of_imports_does_not_matter(saved, first):
+    _, folder = saved
+    code = f"""
+        {first}
+        from transformers import AutoModel, AutoImageProcessor
+        print(type(AutoModel.from_pretrained({str(folder)!r})).__name__)
+        print(type(AutoImageProcessor.from_pretrained({str(folder)!r})).__name__)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["MidwayNetwork", "MidwayImageProcessor"]
+
+
+def test_all_doors_give_equal_features(saved, tmp_path):
+    net, folder = saved
+    images = torch.randn(2, 3, 48, 64)
+    expected = net.encode(images, layers=[2, 11])
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(folder).encode(images, layers=[2, 11])
+        backbone = MidwayBackbone.from_pretrained(folder, out_indices=[3, 12])(images)
+    for layer, feature_map, by_model in zip(expected.layers, backbone.feature_maps, model.layers, strict=True):
+        assert torch.equal(by_model, layer)
+        assert torch.equal(feature_map, layer)
+
+
+def test_the_backbone_of_a_shared_network_is_its_one_encoder(tmp_path):
+    net = make_tiny_net(target_network="shared")
+    net.save_pretrained(tmp_path)
+    images = torch.randn(1, 3, 32, 32)
+    backbone = MidwayBackbone.from_pretrained(tmp_path).eval()
+    assert torch.equal(backbone(images).feature_maps[0], net.encode(images).last)
+
+
+def test_the_backbone_gives_hidden_states_of_every_block(saved):
+    net, folder = saved
+    images = torch.randn(1, 3, 32, 32)
+    output = MidwayBackbone.from_pretrained(folder, out_features=["stage1"]).eval()(images, output_hidden_states=True)
+    assert len(output.hidden_states) == 12
+    assert len(output.feature_maps) == 1
+    assert torch.equal(output.hidden_states[5], net.encode(images, layers=[5], output_format="tokens").layers[0])
+
+
+def test_the_backbone_refuses_the_stem_and_frames_off_the_grid(saved):
+    _, folder = saved
+    with pytest.raises(ValueError, match="the stem has no feature map of its own"):
+        MidwayBackbone.from_pretrained(folder, out_features=["stem", "stage12"])
+    with pytest.raises(ValueError, match="nearest legal sizes are 32×32 or 48×48"):
+        MidwayBackbone.from_pretrained(folder)(torch.zeros(1, 3, 40, 40))
+
+
+def test_upernet_runs_and_trains_on_our_backbone(saved):
+    _, folder = saved
+    config = UperNetConfig(
+        backbone_config=MidwayConfig.from_pretrained(folder, out_indices=[3, 6, 9, 12]),
+        hidden_size=16,
+        pool_scales=[1, 2],
+        auxiliary_in_channels=48,
+        num_labels=5,
+    )
+    model = UperNetForSemanticSegmentation(config)
+    output = model(torch.randn(2, 3, 64, 96), labels=torch.randint(5, (2, 64, 96)))
+    assert output.logits.shape == (2, 5, 64, 96)
+    output.loss.backward()
+    assert model.backbone.teacher.pos_embed.grad.abs().sum() > 0
