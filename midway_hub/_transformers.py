@@ -31,9 +31,9 @@ def _register_models(auto: ModuleType) -> None:
 
 def _register_processor(auto: ModuleType) -> None:
     from midway_hub.config import MidwayConfig
-    from midway_hub.processing import MidwayImageProcessor
+    from midway_hub.processing import register_image_processor
 
-    auto.AutoImageProcessor.register(MidwayConfig, slow_image_processor_class=MidwayImageProcessor, exist_ok=True)
+    register_image_processor(auto.AutoImageProcessor, MidwayConfig)
 
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.utils import logging as hf_logging
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,14 +90,21 @@ def check_keys(info: Mapping[str, Any], *, source: str, strict: bool) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from warning about keys while weights are read."""
+    """Keep transformers from warning about keys, and from drawing a bar, while local weights are read."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    bars = hf_logging.is_progress_bar_enabled()
+    logger.addFilter(_errors_only)
+    hf_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_errors_only)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _errors_only(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _listed(what: str, keys: Iterable[str]) -> str:

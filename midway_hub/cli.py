@@ -1,0 +1,385 @@
+"""The `midway-hub` command: every subcommand is a thin door to a function of the package."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from midway_hub import _console as console
+from midway_hub._version import __version__
+
+app = typer.Typer(
+    name="midway-hub",
+    no_args_is_help=True,
+    add_completion=False,
+    help="What is in a video and how it moves: features, motion and pictures from the Midway Network.",
+    epilog="Start with: midway-hub demo",
+)
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Registry name (see `midway-hub list`), Hub repo `owner/name[@revision]`, folder or .safetensors file.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use what is cached; never ask the network.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Where downloads are kept; default: the Hugging Face cache.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repo.")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Images, videos, folders of them, .txt lists of paths, or http(s) URLs.", show_default=False),
+]
+Output = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; finished ones are kept.")]
+Every = Annotated[int, typer.Option(help="Of a video, take every k-th frame.")]
+Batch = Annotated[int, typer.Option(help="Frames computed at a time.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; half precisions are stored as float16.")]
+Format = Annotated[str, typer.Option(help="safetensors or npz.")]
+Reader = Annotated[str, typer.Option(help="Video reader: auto, decord, pyav or torchcodec.")]
+Size = Annotated[
+    int | None, typer.Option(help="Resize frames so that their short side has this many pixels; default: as they are.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo results that were made with other options.")]
+
+DEFAULT_MODEL = "midway_pico_untrained"
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a subcommand whose expected errors are one red line, and whose interruption says how to go on."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            console.error("interrupted; what is finished is kept, run the same command to go on")
+            raise typer.Exit(130) from None
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            if os.environ.get("MIDWAY_HUB_DEBUG"):
+                raise
+            console.error(f"{error}\n(MIDWAY_HUB_DEBUG=1 shows where it came from)")
+            raise typer.Exit(1) from None
+
+    return app.command()(guarded)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as '*vits*'.")] = "*",
+    task: Annotated[str | None, typer.Option(help="features, motion, flow or segmentation.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the named checkpoints."""
+    from midway_hub.registry import get_entry, list_models
+
+    entries = [get_entry(name) for name in list_models(pattern, task=task)]
+    if as_json:
+        keys = ("name", "summary", "task", "licence", "bundled", "trained")
+        console.print_json([{key: getattr(entry, key) for key in keys} for entry in entries])
+        return
+    rows = [(entry.name, ", ".join(entry.task), entry.licence, entry.summary) for entry in entries]
+    console.table("Checkpoints", ("name", "does", "licence", "what it is"), rows)
+
+
+list_.__name__ = "list"
+_command(list_)
+
+
+@_command
+def info(name: Annotated[str, typer.Argument(help="Registry name.")], as_json: Json = False) -> None:
+    """Show what a named checkpoint is: its model card, or its registry entry as JSON."""
+    from dataclasses import asdict
+
+    from midway_hub.cards import card_of
+    from midway_hub.registry import get_entry
+
+    entry = get_entry(name)
+    if as_json:
+        console.print_json(asdict(entry))
+    else:
+        console.markdown(card_of(name))
+
+
+@_command
+def download(
+    name: Annotated[str, typer.Argument(help="Registry name or Hub repo `owner/name[@revision]`.")],
+    revision: Revision = None,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch a checkpoint, check it, convert it if need be, and keep it for offline use."""
+    from midway_hub.hub import resolve
+
+    resolved = resolve(name, revision=revision, cache_dir=cache_dir)
+    facts = {
+        "source": resolved.source,
+        "directory": str(resolved.directory),
+        "commit": resolved.commit,
+        "sha256": resolved.sha256,
+        "converted": resolved.converted,
+    }
+    console.facts(facts, as_json=as_json)
+
+
+@_command
+def convert(
+    file: Annotated[Path, typer.Argument(help="The authors' .pth checkpoint.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write config.json, model.safetensors, conversion.json into.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier conversion left.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Convert a released .pth to safetensors, without running anything that is in it."""
+    from midway_hub.cards import write_model_card
+    from midway_hub.convert import convert_checkpoint
+    from midway_hub.processing import MidwayImageProcessor
+
+    report = convert_checkpoint(file, out, overwrite=overwrite)
+    MidwayImageProcessor(multiple=report.config.patch_size).save_pretrained(out)
+    write_model_card(out)
+    facts = {
+        "folder": str(out),
+        "architecture": f"width {report.config.embed_dim}, motion width {report.config.motion_dim}"
+        + ("" if report.config.dynamics else " (encoder alone, no dynamics)"),
+        "parameters": report.parameters,
+        "tensors converted": len(report.mapped),
+        "left out": len(report.dropped),
+        "head counts from": report.heads,
+    }
+    console.facts(facts, as_json=as_json)
+
+
+@_command
+def verify(
+    name: Annotated[str, typer.Argument(help="Registry name, Hub repo, folder or .safetensors file.")],
+    revision: Revision = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Check a checkpoint on this machine: checksum, keys, finite weights, any frame size, golden outputs."""
+    from dataclasses import asdict
+
+    from midway_hub.verify import verify as run_checks
+
+    checks = run_checks(name, revision=revision, cache_dir=cache_dir, local_files_only=offline)
+    if as_json:
+        console.print_json([asdict(check) for check in checks])
+    else:
+        words = {True: "ok", False: "FAILED", None: "-"}
+        rows = [(check.name, words[check.passed], check.detail) for check in checks]
+        console.table(name, ("check", "", "seen"), rows)
+    if any(check.passed is False for check in checks):
+        raise typer.Exit(1)
+
+
+# -- features and motion -------------------------------------------------------------------------------------------
+
+
+@_command
+def features(
+    inputs: Inputs,
+    out: Output = Path("features"),
+    model: Model = DEFAULT_MODEL,
+    layers: Annotated[str, typer.Option(help="Blocks to store beside the last, such as 2,5,8; -1 is the last.")] = "",
+    keep: Annotated[str, typer.Option(help="Of the last block, store: last (patches), cls, or both.")] = "last,cls",
+    output_format: Annotated[str, typer.Option(help="grid (T, D, h, w) or tokens (T, 1+N, D).")] = "grid",
+    network: Annotated[str, typer.Option(help="teacher (plain features) or student.")] = "teacher",
+    every: Every = 1,
+    batch: Batch = 8,
+    size: Size = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    format: Format = "safetensors",
+    reader: Reader = "auto",
+    overwrite: Overwrite = False,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Write the features of images and videos, one file each: OUT/clip.mp4.safetensors.
+
+    Run it again after an interruption: finished files are skipped. Under torchrun the processes share the work.
+    """
+    from midway_hub.extraction import extract_features
+
+    net = _load(model, dtype=dtype, device=device, offline=offline)
+    with console.extraction_bars(enabled=not as_json) as progress:
+        result = extract_features(
+            net,
+            _fetched(inputs),
+            out,
+            layers=_numbers(layers),
+            keep=tuple(filter(None, keep.split(","))),
+            network=network,  # type: ignore[arg-type]  # checked by extract_features
+            output_format=output_format,  # type: ignore[arg-type]
+            every=every,
+            batch=batch,
+            processor=_processor(size, net.config.patch_size),
+            format=format,  # type: ignore[arg-type]
+            reader=reader,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _report(result, out, "frames", as_json=as_json)
+
+
+@_command
+def motion(
+    inputs: Inputs,
+    out: Output = Path("motion"),
+    model: Model = DEFAULT_MODEL,
+    every: Every = 1,
+    batch: Batch = 8,
+    size: Size = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    format: Format = "safetensors",
+    reader: Reader = "auto",
+    overwrite: Overwrite = False,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Write motion latents: of a pair of images (A B), or of consecutive frames of videos."""
+    from midway_hub.extraction import extract_motion
+
+    net = _load(model, dtype=dtype, device=device, offline=offline)
+    with console.extraction_bars(enabled=not as_json) as progress:
+        result = extract_motion(
+            net,
+            _fetched(inputs),
+            out,
+            every=every,
+            batch=batch,
+            processor=_processor(size, net.config.patch_size),
+            format=format,  # type: ignore[arg-type]
+            reader=reader,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _report(result, out, "pairs", as_json=as_json)
+
+
+# -- looking -------------------------------------------------------------------------------------------------------
+
+
+@_command
+def demo(
+    video: Annotated[Path | None, typer.Argument(help="A video; default: the clip inside the package.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html and pictures.")] = Path("midway-demo"),
+    model: Model = DEFAULT_MODEL,
+    device: Device = None,
+    frames: Annotated[int, typer.Option(help="Frames to show features of.")] = 6,
+    as_json: Json = False,
+) -> None:
+    """Turn a clip into pictures: features of its frames, and where patches went."""
+    from midway_hub.app.demo import run_demo
+    from midway_hub.extraction import choose_device
+
+    chosen = str(choose_device(device))
+    with console.step_bars(enabled=not as_json) as progress:
+        page = run_demo(video, out=out, model=model, device=chosen, frames=frames, progress=progress)
+    console.facts({"open": str(page.absolute())}, as_json=as_json)
+
+
+@_command
+def doctor(as_json: Json = False) -> None:
+    """Show versions, devices, video readers and cache, what would be used, and what is amiss."""
+    from midway_hub.doctor import examine
+
+    found = examine()
+    if as_json:
+        console.print_json(found)
+        return
+    for section in ("versions", "devices", "readers", "cache", "would_use"):
+        console.facts(found[section], title=section.replace("_", " "))
+    for sentence in found["advice"]:
+        console.warning(sentence)
+
+
+# -- helpers -------------------------------------------------------------------------------------------------------
+
+
+def _load(model: str, *, dtype: str, device: str | None, offline: bool) -> Any:
+    import torch
+
+    from midway_hub.extraction import choose_device
+    from midway_hub.models.network import MidwayNetwork
+    from midway_hub.registry import get_entry, list_models
+
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in precisions:
+        raise ValueError(f"--dtype must be one of {', '.join(precisions)}, got {dtype!r}")
+    if model in list_models() and not get_entry(model).trained:
+        console.warning(f"{model} holds untrained weights: the numbers show that everything runs, no more")
+    return MidwayNetwork.from_pretrained(
+        model, dtype=precisions[dtype], device=choose_device(device), local_files_only=offline
+    )
+
+
+def _processor(size: int | None, multiple: int) -> Any:
+    from midway_hub.processing import MidwayImageProcessor
+
+    return MidwayImageProcessor(fit="pad" if size is None else "shortest", size=size, multiple=multiple)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",") if number.strip()]
+    except ValueError:
+        raise ValueError(f"--layers must be block numbers such as 2,5,8 or -1, got {text!r}") from None
+
+
+def _fetched(inputs: list[str]) -> list[str]:
+    """Replace URLs by files of the cache, downloaded once."""
+    from midway_hub.fetch import cached_download
+
+    return [str(cached_download(text)) if text.startswith(("http://", "https://")) else text for text in inputs]
+
+
+def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
+    summary = {
+        "out": str(out),
+        "done": [{"source": str(item.source.name), "file": str(item.output), unit: item.count} for item in result.done],
+        "skipped": [str(item.output) for item in result.skipped],
+        "failed": [{"source": str(item.source.name), "reason": item.reason} for item in result.failed],
+        "ignored_files": result.ignored,
+    }
+    if as_json:
+        console.print_json(summary)
+    else:
+        total = sum(item.count for item in result.done)
+        console.say(
+            f"{out}: {len(result.done)} done ({total} {unit}), {len(result.skipped)} finished before, "
+            f"{len(result.failed)} failed"
+        )
+        for failure in result.failed:
+            console.error(f"{failure.source.name}: {failure.reason}")
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Files from the web: streamed, and refused as soon as they are too large, too slow or not what was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urljoin, urlsplit
+from uuid import uuid4
+
+import requests
+from huggingface_hub import constants
+from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import TimeoutError as SocketTimeout
+
+MAX_BYTES = 64 * 2**20
+MAX_CACHED_BYTES = 2 * 2**30
+MAX_REDIRECTS = 5
+_SOCKET_TIMEOUT = 10.0
+_CHUNK_BYTES = 64 * 2**10
+_ANY_FILE_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-binary")
+
+
+class FetchError(OSError):
+    """A URL did not give the file that was asked for; the message says why, and leaves out passwords and queries."""
+
+
+def fetch(url: str, *, max_bytes: int = MAX_BYTES, timeout: float = 60.0, accept: Sequence[str] = ("image/",)) -> bytes:
+    """Returns what an http or https URL holds.
+
+    Args:
+        url: Address of the file itself.
+        max_bytes: Largest body taken, counted on the bytes that arrive.
+        timeout: Seconds that the whole transfer may take. A silent server is given up after 10 seconds.
+        accept: Beginnings of the content types taken, such as `"image/"`. Types that say nothing
+            (`application/octet-stream`, none) always pass: the decoder judges the bytes.
+
+    Returns:
+        The body, complete.
+
+    Raises:
+        ValueError: The URL is not http or https, or a limit is not positive.
+        FetchError: No connection, an error status, a web page or another wrong type, a body that is too large, too
+            slow, cut short or empty, or too many redirects.
+    """
+    return b"".join(_stream(url, max_bytes=max_bytes, timeout=timeout, accept=accept))
+
+
+def fetch_to(
+    url: str,
+    path: str | os.PathLike[str],
+    *,
+    max_bytes: int = MAX_BYTES,
+    timeout: float = 600.0,
+    accept: Sequence[str] = ("video/", "image/"),
+) -> Path:
+    """Streams what a URL holds to a file, which appears only once it is complete.
+
+    The bytes go to a `*.part` file beside `path` that takes its name at the end, so that an interrupted transfer leaves
+    an earlier file as it was.
+
+    Args:
+        url: Address of the file itself.
+        path: File to write. Its folder must exist.
+        max_bytes: As in `fetch`.
+        timeout: As in `fetch`.
+        accept: As in `fetch`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: As `fetch`.
+        FetchError: As `fetch`.
+        OSError: The file cannot be written (no such folder, disk full).
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        with part.open("xb") as file:
+            for chunk in _stream(url, max_bytes=max_bytes, timeout=timeout, accept=accept):
+                file.write(chunk)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def cached_download(url: str, *, max_bytes: int = MAX_CACHED_BYTES) -> Path:
+    """Return the local copy of a URL, downloading it if it is not there yet.
+
+    Args:
+        url: http(s) address of an image or a video.
+        max_bytes: Largest file taken.
+
+    Returns:
+        A file of the cache, named as the URL's last part.
+
+    Raises:
+        ValueError: Not an http(s) URL, or one without a file name.
+        OSError: As `midway_hub.fetch.fetch_to`.
+    """
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    if not name:
+        raise ValueError(f"{url} names no file; give the address of the image or video itself")
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = Path(constants.HF_ASSETS_CACHE) / "midway_hub" / "downloads" / key
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fetch_to(url, path, max_bytes=max_bytes)
+    return path
+
+
+def _stream(url: str, *, max_bytes: int, timeout: float, accept: Sequence[str]) -> Iterator[bytes]:
+    if not isinstance(url, str):
+        raise TypeError(f"url must be text, got {type(url).__name__}")
+    if max_bytes <= 0 or timeout <= 0:
+        raise ValueError(f"max_bytes and timeout must be positive, got {max_bytes} and {timeout}")
+    _check_address(url)
+    shown = without_secrets(url)
+    patience = min(_SOCKET_TIMEOUT, timeout)
+    deadline = time.monotonic() + timeout
+    try:
+        with requests.Session() as session, _open(session, url, patience, deadline, accept) as response:
+            _check_headers(response, shown, max_bytes, accept)
+            yield from _body(response, shown, max_bytes, deadline, accept)
+    except _DeadlinePassed:
+        raise FetchError(f"{shown} did not arrive within {timeout:g} seconds") from None
+    except (requests.Timeout, SocketTimeout):
+        raise FetchError(f"{shown} was silent for {patience:g} seconds") from None
+    except ProtocolError as error:
+        raise FetchError(f"{shown} was cut short: {_root(error)}") from None
+    except (requests.RequestException, HTTPError) as error:
+        raise FetchError(f"{shown} could not be fetched: {_root(error)}") from None
+
+
+def _open(
+    session: requests.Session, url: str, patience: float, deadline: float, accept: Sequence[str]
+) -> requests.Response:
+    """Follows redirects by hand, so that every address is checked and no redirect's body is read."""
+    headers = {
+        "User-Agent": "midway-hub",
+        "Accept": ", ".join([*(f"{kind}*" if kind.endswith("/") else kind for kind in accept), "*/*;q=0.5"]),
+        "Accept-Encoding": "identity",
+    }
+    start = without_secrets(url)
+    for _ in range(MAX_REDIRECTS + 1):
+        _check_address(url)
+        _check_deadline(deadline)
+        response = session.get(url, headers=headers, stream=True, timeout=patience, allow_redirects=False)
+        target = session.get_redirect_target(response)
+        if target is None:
+            return response
+        response.close()
+        url = urljoin(url, target)
+    raise FetchError(f"{start} redirects more than {MAX_REDIRECTS} times, at last to {without_secrets(url)}")
+
+
+def _check_headers(response: requests.Response, shown: str, max_bytes: int, accept: Sequence[str]) -> None:
+    if response.status_code != 200:
+        raise FetchError(f"{shown} answered {response.status_code} {response.reason or ''}".rstrip())
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in _ANY_FILE_TYPES and not kind.startswith(tuple(accept)):
+        raise _web_page(shown, accept) if "html" in kind else FetchError(f"{shown} is {kind}; {_wanted(accept)}")
+    length = response.headers.get("Content-Length", "")
+    if length.isdigit() and int(length) > max_bytes:
+        raise FetchError(f"{shown} holds {int(length):,} bytes; at most {max_bytes:,} are taken")
+
+
+def _body(
+    response: requests.Response, shown: str, max_bytes: int, deadline: float, accept: Sequence[str]
+) -> Iterator[bytes]:
+    """Yields what each read of the socket brings: waiting for full chunks would let a trickle outlast the deadline."""
+    total = 0
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        if total == 0 and chunk.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+            raise _web_page(shown, accept)
+        total += len(chunk)
+        if total > max_bytes:
+            raise FetchError(f"{shown} holds more than the {max_bytes:,} bytes that are taken")
+        _check_deadline(deadline)
+        yield chunk
+    if total == 0:
+        raise FetchError(f"{shown} is empty")
+
+
+def _check_address(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme.lower() not in ("http", "https"):
+        advice = "pass the path itself" if parts.scheme == "file" else "download the file and pass its path"
+        raise ValueError(f"cannot fetch {without_secrets(url)}: the address must be http or https; {advice}")
+    if not parts.hostname:
+        raise ValueError(f"cannot fetch {url!r}: the address names no host")
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise _DeadlinePassed
+
+
+class _DeadlinePassed(Exception):  # noqa: N818
+    pass
+
+
+def _web_page(shown: str, accept: Sequence[str]) -> FetchError:
+    return FetchError(
+        f"{shown} is a web page (HTML); {_wanted(accept)}. Open it in a browser and copy the address of the file itself"
+    )
+
+
+def _wanted(accept: Sequence[str]) -> str:
+    return "wanted " + " or ".join(kind.rstrip("/") for kind in accept)
+
+
+def without_secrets(url: str) -> str:
+    """The address without user, password and query, fit for messages."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _root(error: BaseException) -> str:
+    """The innermost cause: the outer messages repeat the address, with its query."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return str(error) or type(error).__name__

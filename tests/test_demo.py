@@ -1,0 +1,89 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from midway_hub.app import pictures
+from midway_hub.app.demo import read_clip, run_demo, sample_clip, textured_patches
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The demo as it runs by default, with fewer frames and draws."""
+    seen = []
+    out = tmp_path_factory.mktemp("demo")
+    path = run_demo(out=out, frames=2, draws=2, progress=lambda *step: seen.append(step))
+    return path, seen
+
+
+def test_the_page_shows_every_picture_it_made(page):
+    path, _ = page
+    html = path.read_text()
+    shown = set(re.findall(r"src='([^']+)'", html))
+    assert shown == {picture.name for picture in path.parent.glob("*.png")}
+    assert {"features_0.png", "features_1.png", "heatmap_0.png", "scale.png"} <= shown
+    assert all("alt='" in tag for tag in re.findall(r"<img[^>]+>", html))
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    html = page[0].read_text()
+    assert "http" not in html
+    assert "<script" not in html
+
+
+def test_untrained_weights_are_labelled_as_such(page):
+    assert "untrained random numbers" in page[0].read_text()
+
+
+def test_the_page_says_what_ran_on_what(page):
+    html = page[0].read_text()
+    assert "midway_pico_untrained (7.4 M parameters)" in html
+    assert "highway.mp4, 1280×720, frames [0, 37]" in html
+    assert re.search(r"sha256 [0-9a-f]{64}", html)
+
+
+def test_progress_is_told_to_its_end(page):
+    _, seen = page
+    assert ("features", 2, 2) in seen
+    assert ("heatmaps", 3, 3) in seen
+
+
+def test_pictures_are_not_blank(page):
+    for picture in page[0].parent.glob("*.png"):
+        assert np.asarray(Image.open(picture)).std() > 10
+
+
+def test_the_pair_is_four_tenths_of_a_second_apart():
+    spread, pair = read_clip(sample_clip(), 3)
+    assert spread.indices == [0, 18, 37]
+    assert pair.indices == [13, 23]
+    assert pair.seconds[1] - pair.seconds[0] == pytest.approx(0.4)
+    assert pair.frames[0].size == (1280, 720)
+
+
+def test_patches_of_contrast_are_chosen_one_per_quarter():
+    picture = np.zeros((80, 80, 3), dtype=np.uint8)
+    for top, left in [(10, 10), (10, 60), (60, 20), (50, 60)]:
+        picture[top : top + 5, left : left + 5] = 255
+    assert textured_patches(Image.fromarray(picture), (8, 8)) == [(1, 1), (1, 6), (6, 2), (5, 6)]
+
+
+def test_heat_is_hottest_at_its_top():
+    colours = pictures.heat_colours(np.array([[0.0, 0.5, 1.0, 2.0]]), top=1.0)
+    assert colours[0, 0].tolist() == [0, 0, 4]
+    assert colours[0, 2].tolist() == colours[0, 3].tolist() == [252, 255, 164]
+    brightness = colours.astype(float).sum(axis=-1)[0]
+    assert brightness[0] < brightness[1] < brightness[2]
+
+
+def test_where_there_is_no_heat_the_frame_shows_in_grey():
+    frame = Image.fromarray(np.full((4, 4, 3), (200, 100, 50), dtype=np.uint8))
+    overlaid = np.asarray(pictures.overlay_heat(frame, np.zeros((4, 4)), top=1.0))
+    assert (overlaid == np.asarray(frame.convert("L"))[..., None]).all()
+
+
+@pytest.mark.parametrize("wrong", [{"frames": 1}, {"draws": 0}])
+def test_numbers_out_of_range_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="frames must be at least 2 and draws at least 1"):
+        run_demo(out=tmp_path, **wrong)
