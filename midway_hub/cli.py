@@ -150,10 +150,8 @@ def convert(
     """Convert a released .pth to safetensors, without running anything that is in it."""
     from midway_hub.cards import write_model_card
     from midway_hub.convert import convert_checkpoint
-    from midway_hub.processing import MidwayImageProcessor
 
     report = convert_checkpoint(file, out, overwrite=overwrite)
-    MidwayImageProcessor(multiple=report.config.patch_size).save_pretrained(out)
     write_model_card(out)
     facts = {
         "folder": str(out),

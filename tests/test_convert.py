@@ -25,7 +25,7 @@ from midway_hub.convert import ConversionError, ConversionReport, UnsafePickleEr
 from midway_hub.models.network import MidwayNetwork
 
 TINY: dict[str, Any] = {"embed_dim": 24, "motion_dim": 12, "depth": 9}
-FILES = ["config.json", "conversion.json", "model.safetensors"]
+FILES = ["config.json", "conversion.json", "model.safetensors", "preprocessor_config.json"]
 
 
 def convert(folder: Path, **options: Any) -> ConversionReport:

@@ -28,6 +28,7 @@ from midway_hub.convert.authors_layout import (
 )
 from midway_hub.convert.publish import check_destination, published, write_tensors
 from midway_hub.convert.records import ConversionError, Record, StoredTensor, printable
+from midway_hub.processing import MidwayImageProcessor
 
 logger = logging.getLogger("midway_hub")
 
@@ -79,7 +80,8 @@ def convert_checkpoint(
 
     Args:
         source_pth: The `.pth` file.
-        out_dir: Folder for `config.json`, `model.safetensors` and `conversion.json`. It must be empty or not exist.
+        out_dir: Folder for `config.json`, `preprocessor_config.json`, `model.safetensors` and `conversion.json`. It
+            must be empty or not exist.
         overwrite: Replace a converted checkpoint in `out_dir`; files there that are not written anew stay, old weights
             do not.
 
@@ -119,6 +121,7 @@ def convert_checkpoint(
                 seconds=time.perf_counter() - started,
             )
             plan.config.save_pretrained(staging)
+            MidwayImageProcessor(multiple=plan.config.patch_size).save_pretrained(staging)
             _write_record(staging / "conversion.json", report)
     logger.info("converted %s: %d tensors in %.1f s", source, len(tensors), report.seconds)
     return report

@@ -15,6 +15,7 @@ from midway_hub.config import MidwayConfig
 from midway_hub.models._loading import LoadReport, check_keys, quiet_loading
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
+from midway_hub.processing import MidwayImageProcessor
 
 
 class MidwayPreTrainedModel(PreTrainedModel):
@@ -115,7 +116,19 @@ class MidwayPreTrainedModel(PreTrainedModel):
         return model.eval()
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Upload weights, configuration and card to the Hub; a hand-written card in the repo is kept."""
+        """Upload weights, configuration, processor and card to the Hub; a hand-written card in the repo is kept.
+
+        Args:
+            repo_id: `org/repo`; made if there is none.
+            **kwargs: As `midway_hub.hub.push_to_hub` (processor, private, revision, commit_message, create_pr, token).
+
+        Returns:
+            Address of the commit, or of the pull request.
+
+        Raises:
+            OSError: The Hub cannot be reached, or the token may not write there.
+        """
+        kwargs.setdefault("processor", MidwayImageProcessor(multiple=self.config.patch_size))
         return hub.push_to_hub(self, repo_id, **kwargs)
 
     def _weights_loaded(self) -> None:
