@@ -71,13 +71,19 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(guarded)
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What is in a video and how it moves: features, motion and pictures from the Midway Network."""
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ def test_features_without_colours_are_refused(features, message):
 def test_heatmaps_agree_with_finite_differences(level):
     net = make_tiny_net().double()
     source, target = frames(1).double(), frames(2).double()
-    heatmap = perturbation_heatmaps(net, source, target, [5], level=level, draws=3)[0]
-
     motion = net.infer_motion(source, target)
+    heatmap = perturbation_heatmaps(net, motion, [5], level=level, draws=3)[0]
+
     index = motion.levels.index(level)
     predictor, tokens = net.dynamics.levels[str(level)], net.dynamics.motion_proj(motion.latents[index])
     scores = []
@@ -73,8 +73,9 @@ def test_heatmaps_agree_with_finite_differences(level):
 
 def test_heatmaps_do_not_depend_on_the_chunk():
     net = make_tiny_net()
-    whole = perturbation_heatmaps(net, frames(1), frames(2), [0, 7, 11], draws=4, chunk=100)
-    pieces = perturbation_heatmaps(net, frames(1), frames(2), [0, 7, 11], draws=4, chunk=5)
+    motion = net.infer_motion(frames(1), frames(2))
+    whole = perturbation_heatmaps(net, motion, [0, 7, 11], draws=4, chunk=100)
+    pieces = perturbation_heatmaps(net, motion, [0, 7, 11], draws=4, chunk=5)
     assert whole.shape == (3, 3, 4)
     torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=1e-5)
 
@@ -89,5 +90,13 @@ def test_heatmaps_do_not_depend_on_the_chunk():
     ],
 )
 def test_perturbing_what_is_not_there_is_refused(arguments, message):
+    net = make_tiny_net()
     with pytest.raises(ValueError, match=message):
-        perturbation_heatmaps(make_tiny_net(), frames(1), frames(2), **arguments)
+        perturbation_heatmaps(net, net.infer_motion(frames(1), frames(2)), **arguments)
+
+
+def test_heatmaps_are_made_for_one_pair_at_a_time():
+    net = make_tiny_net()
+    motion = net.infer_motion(frames(1).repeat(2, 1, 1, 1), frames(2).repeat(2, 1, 1, 1))
+    with pytest.raises(ValueError, match=r"motion must be that of one pair of frames, got target_context of shape \(2"):
+        perturbation_heatmaps(net, motion, [0])

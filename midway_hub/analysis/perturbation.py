@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -10,13 +11,13 @@ from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from midway_hub.models.network import MidwayNetwork
+from midway_hub.outputs import Motion
 
 
 @torch.no_grad()
 def perturbation_heatmaps(
     net: MidwayNetwork,
-    source: Tensor,
-    target: Tensor,
+    motion: Motion,
     tokens: Sequence[int],
     *,
     level: int | None = None,
@@ -32,8 +33,7 @@ def perturbation_heatmaps(
 
     Args:
         net: A network with dynamics.
-        source: (1, 3, H, W), normalised.
-        target: (1, 3, H, W), normalised.
+        motion: What it inferred for one pair of frames: `net.infer_motion(source, target)` with a batch of 1.
         tokens: Source patches, row by row from 0 (the CLS token does not count).
         level: Encoder block whose prediction is asked; default: the finest.
         draws: Random directions per patch.
@@ -44,11 +44,11 @@ def perturbation_heatmaps(
         (len(tokens), h, w), between -1 and 1.
 
     Raises:
-        ValueError: A level, token or number is out of range, or the frames are unfit.
+        ValueError: A level, token or number is out of range, or the motion is not of one pair.
     """
-    motion = net.infer_motion(source, target)
-    if source.shape[0] != 1:
-        raise ValueError(f"one pair of frames at a time, got a batch of {source.shape[0]}")
+    if motion.target_context.ndim != 3 or motion.target_context.shape[0] != 1:
+        shape = tuple(motion.target_context.shape)
+        raise ValueError(f"motion must be that of one pair of frames, got target_context of shape {shape}")
     level = motion.levels[-1] if level is None else level
     if level not in motion.levels:
         raise ValueError(f"level {level} is not one of the network's levels {motion.levels}")
@@ -74,6 +74,7 @@ def perturbation_heatmaps(
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(draws, refined.shape[-1], generator=generator).to(refined).repeat(len(tokens), 1)
     repeated = torch.tensor(tokens, device=refined.device).repeat_interleave(draws)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward-mode derivative
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # fused kernels have no forward-mode derivative
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # torch's own use of it
         scores = vmap(response, chunk_size=chunk)(repeated, directions)
     return scores.unflatten(0, (len(tokens), draws)).mean(dim=1).unflatten(1, motion.grid)

@@ -59,7 +59,7 @@ def run_demo(
     model: str = DEFAULT_MODEL,
     device: str | None = None,
     frames: int = 6,
-    draws: int = 16,
+    draws: int = 8,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
     """Run a network on a clip and write pictures and a page that shows them.
@@ -146,10 +146,12 @@ def _heatmap_figure(
     grid = (source.shape[-2] // net.config.patch_size, source.shape[-1] // net.config.patch_size)
     patches = textured_patches(pair.frames[0], grid)
     tokens = [row * grid[1] + column for row, column in patches]
+    with torch.no_grad():
+        motion = net.infer_motion(source, target)
     by_level: dict[int, np.ndarray] = {}
     for done, level in enumerate(net.config.levels):
         progress("heatmaps", done, len(net.config.levels))
-        heat = perturbation_heatmaps(net, source, target, tokens, level=level, draws=draws)
+        heat = perturbation_heatmaps(net, motion, tokens, level=level, draws=draws)
         by_level[level] = _at_frame_size(heat, processor, inputs.geometry)
     progress("heatmaps", len(net.config.levels), len(net.config.levels))
     boxes = [_box(row, column, grid, pair.frames[0].size) for row, column in patches]
