@@ -398,3 +398,27 @@ def test_unexpected_keys_are_refused_unless_asked_for(tmp_path, tiny_net):
     loose = MidwayNetwork.from_pretrained(tmp_path, strict=False)
     assert loose.load_report.unexpected
     assert all(key.startswith("teacher.") for key in loose.load_report.unexpected)
+
+
+# -- on a GPU ------------------------------------------------------------------------------------------------------
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_gives_what_the_cpu_gives(tiny_net):
+    clip = frames(1, 3, 3, 64, 48)
+    expected = tiny_net(clip)
+    output = copy.deepcopy(tiny_net).cuda()(clip.cuda())
+    close(output.motion.predicted[2].cpu(), expected.motion.predicted[2], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_autocast_and_compile_run_on_a_gpu(tiny_net):
+    net = copy.deepcopy(tiny_net).cuda()
+    clip = frames(1, 3, 3, 64, 48)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        output = torch.compile(net, fullgraph=True)(clip.cuda())
+    close(output.motion.predicted[2].float().cpu(), tiny_net(clip).motion.predicted[2], rtol=0.1, atol=0.1)
