@@ -59,6 +59,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
+        except typer.Exit:  # a RuntimeError of typer's own
+            raise
         except KeyboardInterrupt:
             console.error("interrupted; what is finished is kept, run the same command to go on")
             raise typer.Exit(130) from None
@@ -361,9 +363,12 @@ def _fetched(inputs: list[str]) -> list[str]:
 def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
     summary = {
         "out": str(out),
-        "done": [{"source": str(item.source.name), "file": str(item.output), unit: item.count} for item in result.done],
+        "done": [
+            {"source": item.source.name, "file": str(item.output), unit: item.count, "note": item.note}
+            for item in result.done
+        ],
         "skipped": [str(item.output) for item in result.skipped],
-        "failed": [{"source": str(item.source.name), "reason": item.reason} for item in result.failed],
+        "failed": [{"source": item.source.name, "reason": item.reason} for item in result.failed],
         "ignored_files": result.ignored,
     }
     if as_json:
@@ -374,9 +379,12 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
             f"{out}: {len(result.done)} done ({total} {unit}), {len(result.skipped)} finished before, "
             f"{len(result.failed)} failed"
         )
+        for item in (*result.done, *result.skipped):
+            if item.note:
+                console.warning(f"{item.source.name}: {item.note}")
         for failure in result.failed:
             console.error(f"{failure.source.name}: {failure.reason}")
-    if result.failed:
+    if result.failed and os.environ.get("WORLD_SIZE", "1") == "1":  # torchrun stops all processes when one fails
         raise typer.Exit(1)
 
 

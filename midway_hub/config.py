@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
-
-try:
-    from transformers.backbone_utils import BackboneConfigMixin
-except ImportError:  # transformers < 5.2 keeps it one level deeper
-    from transformers.utils.backbone_utils import BackboneConfigMixin
+from transformers.backbone_utils import BackboneConfigMixin
 
 TARGET_NETWORKS = ("ema", "shared")
 COUNTS = (

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
+from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
-
-try:
-    from transformers.backbone_utils import BackboneMixin
-except ImportError:  # transformers < 5.2 keeps it one level deeper
-    from transformers.utils.backbone_utils import BackboneMixin
 
 from midway_hub.config import MidwayConfig
 from midway_hub.models._checks import check_frames
@@ -24,7 +20,7 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
     """
 
     has_attentions = False
-    _keys_to_ignore_on_load_unexpected = (r"^(student|teacher|dynamics|flow_head|segmentation_head)\.",)
+    _keys_to_ignore_on_load_unexpected = [r"^(student|teacher|dynamics|flow_head|segmentation_head)\."]  # noqa: RUF012
 
     def __init__(self, config: MidwayConfig) -> None:
         super().__init__(config)
