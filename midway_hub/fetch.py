@@ -147,6 +147,7 @@ def _open(
         "User-Agent": "midway-hub",
         "Accept": ", ".join([*(f"{kind}*" if kind.endswith("/") else kind for kind in accept), "*/*;q=0.5"]),
         "Accept-Encoding": "identity",
+        "Connection": "close",  # one file a call: a connection kept for the next hop may be closed under it
     }
     start = without_secrets(url)
     for _ in range(MAX_REDIRECTS + 1):

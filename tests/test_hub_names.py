@@ -58,6 +58,7 @@ def test_a_registered_pickle_is_downloaded_and_converted_once(hub: Hub, cache: C
         "config.json",
         "conversion.json",
         WEIGHTS,
+        "preprocessor_config.json",
     ]
     hub.log.clear()
     again = cache.resolve("small")
