@@ -147,7 +147,6 @@ def _open(
         "User-Agent": "midway-hub",
         "Accept": ", ".join([*(f"{kind}*" if kind.endswith("/") else kind for kind in accept), "*/*;q=0.5"]),
         "Accept-Encoding": "identity",
-        "Connection": "close",  # one file a call: a connection kept for the next hop may be closed under it
     }
     start = without_secrets(url)
     for _ in range(MAX_REDIRECTS + 1):
@@ -158,6 +157,7 @@ def _open(
         if target is None:
             return response
         response.close()
+        session.close()  # connect anew: the server may be about to close the connection that it kept
         url = urljoin(url, target)
     raise FetchError(f"{start} redirects more than {MAX_REDIRECTS} times, at last to {without_secrets(url)}")
 
