@@ -23,7 +23,7 @@ def perturbation_heatmaps(
     level: int | None = None,
     draws: int = 16,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int = 8,
 ) -> Tensor:
     """Heatmaps of where source patches go: the forward predictor's response to a perturbed patch.
 
