@@ -12,7 +12,7 @@ from video_clips import number_of, packet_places, trimmed_copy, write_clip
 
 from midway_hub.video import FrameReader, VideoError, open_video
 
-X264 = {"g": "15", "bf": "3", "crf": "18", "x264-params": "scenecut=0:threads=1"}
+X264 = {"g": "15", "bf": "3", "crf": "10", "x264-params": "scenecut=0:threads=1"}
 OPEN_GOP = X264 | {"x264-params": "scenecut=0:threads=1:open-gop=1"}
 NO_B_FRAMES = X264 | {"bf": "0"}
 INDEX_FIRST = {"movflags": "faststart"}
@@ -44,7 +44,7 @@ def assert_only_right_frames(frames: dict[int, np.ndarray], clean: Path) -> None
     assert wrong == []
 
 
-@pytest.mark.parametrize("order", ["forward", "backward", "random"])
+@pytest.mark.parametrize("order", ["forward", "backward", "random", "damage first"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("options", [X264, OPEN_GOP, NO_B_FRAMES], ids=["B-frames", "open GOP", "no B-frames"])
 def test_a_damaged_packet_spoils_what_refers_to_it_and_nothing_else(tmp_path, options, threads, order):
@@ -58,6 +58,8 @@ def test_a_damaged_packet_spoils_what_refers_to_it_and_nothing_else(tmp_path, op
         numbers.reverse()
     elif order == "random":
         np.random.default_rng(0).shuffle(numbers)
+    elif order == "damage first":
+        numbers = [28, *numbers]
     with open_video(damaged, num_threads=threads) as reader:
         assert len(reader) == 60
         frames, errors = frames_and_errors(reader, numbers)
@@ -69,8 +71,43 @@ def test_a_damaged_packet_spoils_what_refers_to_it_and_nothing_else(tmp_path, op
     assert_only_right_frames(frames, clean)
 
 
-@pytest.mark.parametrize("codec", ["mpeg4", "libx265", "mjpeg"])
-def test_damage_in_other_codecs_is_an_error_too(tmp_path, codec):
+@pytest.mark.parametrize("packet", [16, 24])
+def test_damage_that_only_shows_in_a_picture_spoils_the_pictures_shown_before_it_too(tmp_path, packet):
+    """The end of a P picture: the decoder patches it up, and puts out the B pictures that refer to it first."""
+    clean = write_clip(tmp_path / "clean.mp4", options=X264)
+    offset, size, _ = packet_places(clean)[packet]
+    damaged = overwrite(clean, tmp_path / "damaged.mp4", offset + size // 2, size // 2)
+    with open_video(damaged, num_threads=1) as reader:
+        frames, errors = frames_and_errors(reader, range(60))
+        expected = {n for n in range(15, 30) if reader.index.ordinals[n] >= packet}
+    assert set(errors) == expected
+    assert min(expected) < packet_numbers(clean)[packet]
+    assert_only_right_frames(frames, clean)
+
+
+def packet_numbers(path: Path) -> list[int]:
+    """The frame that each packet of a whole clip holds, in decode order."""
+    with open_video(path) as reader:
+        return np.argsort(reader.index.ordinals).tolist()
+
+
+def test_a_picture_that_the_decoder_passes_over_spoils_what_refers_to_it(tmp_path):
+    clean = write_clip(tmp_path / "clean.mp4", options=NO_B_FRAMES)
+    offset, _, _ = packet_places(clean)[20]
+    data = bytearray(clean.read_bytes())
+    data[offset + 4] = 12  # the type of a unit that decoders skip
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    with open_video(tmp_path / "damaged.mp4", num_threads=1) as reader:
+        frames, errors = frames_and_errors(reader, range(60))
+    assert set(errors) == set(range(20, 30))
+    assert "frame 25 cannot be decoded: damaged from packet 20 on" in errors[25]
+    assert_only_right_frames(frames, clean)
+
+
+@pytest.mark.parametrize(
+    ("codec", "part", "spoilt"), [("mpeg4", 2, {19, *range(20, 30)} - {21}), ("mjpeg", 2, {20}), ("libx265", 1, None)]
+)
+def test_damage_in_other_codecs_is_an_error_too(tmp_path, codec, part, spoilt):
     if codec not in av.codecs_available:
         pytest.skip(f"this build of PyAV has no encoder {codec}")
     options = {
@@ -81,19 +118,20 @@ def test_damage_in_other_codecs_is_an_error_too(tmp_path, codec):
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     clean = write_clip(tmp_path / "clean.mov", codec=codec, options=options, pixel_format=pixels)
     offset, size, _ = packet_places(clean)[20]
-    damaged = overwrite(clean, tmp_path / "damaged.mov", offset, size)
+    damaged = overwrite(clean, tmp_path / "damaged.mov", offset + size - size // part, size // part)
     with open_video(damaged, num_threads=1) as reader:
         frames, errors = frames_and_errors(reader, range(60))
-    assert errors
+    assert set(errors) == spoilt if spoilt else errors
     assert {0, 1, 14, 59} <= set(frames)
     assert_only_right_frames(frames, clean)
 
 
-def test_damage_before_the_start_of_an_edit_list_spoils_what_refers_to_it(tmp_path):
+@pytest.mark.parametrize("packet", [0, 2, 3])
+def test_damage_before_the_start_of_an_edit_list_spoils_what_refers_to_it(tmp_path, packet):
     source = write_clip(tmp_path / "source.mp4", options=X264)
     clean = trimmed_copy(source, tmp_path / "clean.mp4", 10)
-    offset, size, _ = packet_places(clean)[3]
-    damaged = overwrite(clean, tmp_path / "damaged.mp4", offset, size)
+    offset, size, _ = packet_places(clean)[packet]
+    damaged = overwrite(clean, tmp_path / "damaged.mp4", offset + size // 2, size // 2)
     with open_video(damaged, num_threads=1) as reader:
         frames, errors = frames_and_errors(reader, range(len(reader)))
     assert set(errors) == {0, 1, 2, 3, 4}

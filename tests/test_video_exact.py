@@ -191,6 +191,13 @@ def test_a_change_of_size_within_a_stream_is_scaled_to_the_first_size(tmp_path):
         assert numbers_of(frames) == list(range(24))
 
 
+def test_a_container_that_gives_other_packets_after_seeking_is_read_from_its_start(tmp_path):
+    path = write_clip(tmp_path / "long.mpg", 120, codec="mpeg2video", options={"g": "12", "bf": "2"})
+    with open_video(path, num_threads=1) as reader:
+        order = np.random.default_rng(4).permutation(120).tolist()
+        assert [number_of(reader.get_frames([n])[0]) for n in order] == order
+
+
 def test_one_frame_is_a_video(tmp_path):
     with open_video(write_clip(tmp_path / "one.mp4", 1)) as reader:
         assert (len(reader), reader.timestamps.tolist()) == (1, [0.0])

@@ -147,6 +147,12 @@ def test_the_default_stream_is_the_one_that_ffmpeg_picks_and_another_can_be_chos
         open_video(path, stream=1)
 
 
+def test_a_decoder_that_starts_inside_knows_who_encoded_the_video(sample_videos):
+    """Only the first packet names the version of x264, whose 4:4:4 streams have to be decoded in another way."""
+    with open_video(sample_videos / "cockatoo_720p_yuv444.mp4", num_threads=1) as reader:
+        assert_frames_are([94], reader.get_frames([94]), "cockatoo_720p_yuv444.mp4")
+
+
 def test_a_variable_frame_rate_is_averaged(sample_videos):
     with open_video(sample_videos / "derived_vfr_cockatoo.mp4") as reader:
         assert reader.fps == pytest.approx(14.5)

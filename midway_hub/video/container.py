@@ -81,15 +81,19 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
     try:
         # A playlist could name other files and addresses.
-        container = av.open(
-            str(path.absolute()), container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
+        options = {"protocol_whitelist": "file"}
+        container = av.open(str(path.absolute()), container_options=options, **_lenient_metadata(av.__version__))
     except (av.FFmpegError, OSError) as error:
         missing, _ = check_container(path)
         hint = f"; the file is cut off, {missing} bytes of it are missing" if missing else ""
         raise VideoError(f"{path}: cannot be opened as a video: {why(error)}{hint}") from error
     with container:
         yield container
+
+
+def _lenient_metadata(version: str) -> dict[str, str]:
+    """What makes PyAV accept metadata that is not UTF-8; from 19 on it always does."""
+    return {"metadata_errors": "replace"} if int(version.split(".")[0]) < 19 else {}
 
 
 def _check_file(path: Path) -> None:
