@@ -188,7 +188,7 @@ def textured_patches(frame: Image.Image, grid: tuple[int, int]) -> list[tuple[in
     for rows in (slice(0, (height + 1) // 2), slice(height // 2, height)):
         for columns in (slice(0, (width + 1) // 2), slice(width // 2, width)):
             quarter = contrast[rows, columns]
-            row, column = np.unravel_index(int(quarter.argmax()), quarter.shape)
+            row, column = np.unravel_index(int(np.argmax(quarter)), quarter.shape)
             chosen.append((int(row) + rows.start, int(column) + columns.start))
     return list(dict.fromkeys(chosen))
 
