@@ -248,7 +248,7 @@ def test_sound_is_no_video(tmp_path, cover):
         if cover:
             picture = container.add_stream("mjpeg", rate=1)
             picture.width, picture.height, picture.pix_fmt = 64, 64, "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
+            picture.disposition = av.stream.Disposition.attached_pic.value
             container.mux(picture.encode(av.VideoFrame(64, 64, "yuvj420p")))
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
         sound.rate = 16000

@@ -66,6 +66,11 @@ def test_a_number_that_is_no_integer_is_refused(reader, number):
         reader.get_frames([number])
 
 
+def test_a_single_number_is_refused_with_the_way_to_write_it(reader):
+    with pytest.raises(TypeError, match=r"must be a sequence of frame numbers, got 3: write \[3\]"):
+        reader.get_frames(3)
+
+
 def test_a_mask_is_not_taken_for_numbers(reader):
     with pytest.raises(TypeError, match=r"np\.flatnonzero"):
         reader.get_frames(np.array([True, False]))

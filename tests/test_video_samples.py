@@ -183,9 +183,8 @@ def test_the_installed_ffmpeg_puts_out_the_same_pictures(sample_videos, clip):
     name, _, stream = clip.partition("#")
     path, chosen = sample_videos / name, int(stream) if stream else None
     with open_clip(sample_videos, clip) as reader:
-        np.testing.assert_allclose(
-            reader.timestamps, np.diff(ffmpeg_times(path, chosen), prepend=0).cumsum(), atol=1e-3
-        )
+        times = ffmpeg_times(path, chosen)
+        np.testing.assert_allclose(reader.timestamps, times - times[0], atol=1e-3)
         live = ffmpeg_frames(path, chosen, reader.width, reader.height)
         for _, frames in reader.iterate():
             for frame in frames:

@@ -15,8 +15,8 @@ from midway_hub.video.pyav_reader import PyAVReader
 from midway_hub.video.reader import BaseReader, FrameReader
 from midway_hub.video.torchcodec_reader import TorchCodecReader
 
-READERS: dict[str, type[BaseReader]] = {r.name: r for r in (TorchCodecReader, PyAVReader, DecordReader)}
-"""All readers by name, the fastest first (benchmarks/video.py measures them)."""
+READERS: dict[str, type[BaseReader]] = {r.name: r for r in (PyAVReader, TorchCodecReader, DecordReader)}
+"""All readers by name, the fastest first; benchmarks/video.py measures them (the first two are level)."""
 
 
 def open_video(

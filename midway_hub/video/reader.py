@@ -66,6 +66,7 @@ class FrameReader(Protocol):
             (n, height, width, 3) uint8, RGB.
 
         Raises:
+            TypeError: A number is no integer.
             IndexError: A number lies outside the video.
             VideoError: A frame cannot be decoded, or lies behind the point where the file was cut off.
         """
@@ -157,6 +158,8 @@ class BaseReader(ABC):
 
     def get_frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         self._check_usable()
+        if not isinstance(indices, Iterable):
+            raise TypeError(f"indices must be a sequence of frame numbers, got {indices!r}: write [{indices!r}]")
         wanted = np.array([self._position(i) for i in indices], dtype=np.int64)
         frames = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
         places: dict[int, list[int]] = {}
