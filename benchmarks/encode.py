@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import random
 import statistics
 import sys
 import time
@@ -41,10 +42,11 @@ def timm_vit(height: int, width: int) -> VisionTransformer:
 
 
 def medians(cases: dict[str, Case], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each case, all cases run in turn `rounds` times."""
+    """Median seconds of each case; all run in turn `rounds` times, in an order drawn anew, as each marks the next."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
+    order = random.Random(0)
     for round_index in range(rounds + 1):
-        for name, case in cases.items():
+        for name, case in order.sample(list(cases.items()), len(cases)):
             _wait(device)
             started = time.perf_counter()
             case()

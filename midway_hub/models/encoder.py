@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,7 @@ class MidwayEncoder(VisionTransformer):
         """
         x = self._pos_embed(self.patch_embed(images))
         found: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks[: max(layers) + 1]):
+        for index, block in enumerate(islice(self.blocks, max(layers) + 1)):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(block, x)
             else:
