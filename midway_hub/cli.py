@@ -26,7 +26,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Registry name (see `midway-hub list`), Hub repo `owner/name[@revision]`, folder or .safetensors file.",
+        help="Registry name (see `midway-hub list`), Hub repo `owner/name` or `owner/name@revision`, folder or .safetensors file.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
@@ -129,7 +129,7 @@ def info(name: Annotated[str, typer.Argument(help="Registry name.")], as_json: J
 
 @_command
 def download(
-    name: Annotated[str, typer.Argument(help="Registry name or Hub repo `owner/name[@revision]`.")],
+    name: Annotated[str, typer.Argument(help="Registry name or Hub repo `owner/name` or `owner/name@revision`.")],
     revision: Revision = None,
     cache_dir: CacheDir = None,
     as_json: Json = False,
