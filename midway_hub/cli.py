@@ -26,7 +26,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Registry name (see `midway-hub list`), Hub repo `owner/name` or `owner/name@revision`, folder or .safetensors file.",
+        help="Registry name (see `midway-hub list`), Hub repo `owner/name` or `owner/name@revision`, folder, or "
+        ".safetensors file.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
