@@ -36,8 +36,9 @@ def warning(text: str) -> None:
 
 
 def markdown(text: str) -> None:
-    """Print Markdown, its YAML header left out."""
+    """Print Markdown, its YAML header and comment lines left out."""
     body = text.split("---\n", 2)[-1] if text.startswith("---\n") else text
+    body = "".join(line for line in body.splitlines(keepends=True) if not line.startswith("<!--")).lstrip()
     OUT.print(Markdown(body) if OUT.is_terminal else body, soft_wrap=not OUT.is_terminal, markup=False)
 
 

@@ -44,7 +44,9 @@ def test_list_gives_every_registered_name():
 
 
 def test_info_shows_the_card_and_the_entry():
-    assert "untrained" in cli("info", "midway_pico_untrained").stdout.lower()
+    card = cli("info", "midway_pico_untrained").stdout
+    assert card.startswith("# midway_pico_untrained")
+    assert "UNTRAINED" in card
     assert json.loads(cli("info", "midway_vits_bdd100k", "--json").stdout)["licence"] == "CC-BY-4.0"
 
 
