@@ -12,6 +12,7 @@ import typer
 
 from midway_hub import _console as console
 from midway_hub._version import __version__
+from midway_hub.registry import DEFAULT_MODEL
 
 app = typer.Typer(
     name="midway-hub",
@@ -49,8 +50,6 @@ Size = Annotated[
     int | None, typer.Option(help="Resize frames so that their short side has this many pixels; default: as they are.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo results that were made with other options.")]
-
-DEFAULT_MODEL = "midway_pico_untrained"
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:

@@ -81,8 +81,9 @@ def _cache() -> dict[str, Any]:
 
 
 def _would_use() -> dict[str, Any]:
-    from midway_hub.app.demo import DEFAULT_MODEL, sample_clip
+    from midway_hub.app.demo import sample_clip
     from midway_hub.extraction import choose_device
+    from midway_hub.registry import DEFAULT_MODEL
     from midway_hub.video import open_video
 
     with open_video(sample_clip()) as reader:

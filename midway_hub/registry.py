@@ -12,6 +12,8 @@ from typing import Any
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+DEFAULT_MODEL = "midway_pico_untrained"
+
 PAPER = "Hoang & Ren, arXiv 2510.05558"
 _AUTHORS_REPO = "agentic-learning-ai-lab/Midway-Network"
 _CC_BY = "https://creativecommons.org/licenses/by/4.0/"

@@ -19,10 +19,9 @@ from midway_hub.app import pictures
 from midway_hub.app.page import Figure, write_page
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.processing import MidwayImageProcessor
-from midway_hub.registry import get_entry, list_models
+from midway_hub.registry import DEFAULT_MODEL, get_entry, list_models
 from midway_hub.video import open_video
 
-DEFAULT_MODEL = "midway_pico_untrained"
 PAIR_SECONDS = 0.4
 SHORT_SIDE = 224
 

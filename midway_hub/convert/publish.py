@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from midway_hub._durable import sync
 from midway_hub.convert.archive import itemsize, nbytes
 from midway_hub.convert.records import ConversionError, StoredTensor
 
@@ -72,9 +73,9 @@ def published(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         if folder.is_dir():
             _carry_over(folder, staging)
         for path in (*staging.iterdir(), staging):
-            _sync(path)
+            sync(path)
         _replace(folder, staging)
-        _sync(folder.parent)
+        sync(folder.parent)
     except OSError as error:
         raise ConversionError(f"converting into {folder} failed and left nothing there: {error}") from error
     finally:
@@ -148,11 +149,3 @@ def _replace(folder: Path, staging: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,6 +21,8 @@ from typing import IO, Literal, Self, get_args
 
 import numpy as np
 
+from midway_hub._durable import sync
+
 logger = logging.getLogger("midway_hub")
 
 Format = Literal["safetensors", "npz"]
@@ -107,7 +109,7 @@ class Spool:
                 os.fsync(file.fileno())
             path.parent.mkdir(parents=True, exist_ok=True)
             assembled.replace(path)
-            _sync_folder(path.parent)
+            sync(path.parent)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return (self._rows[name], *self._row[name][0])
@@ -210,11 +212,3 @@ def _storage(folder: Path) -> Iterator[None]:
             f"could not write to {folder}: {error.strerror or error}. Finished files are whole; "
             f"make room or choose another folder, and run again to go on",
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

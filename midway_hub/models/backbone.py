@@ -57,12 +57,10 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
             device=self.device,
         )
         grid = tuple(side // config.patch_size for side in pixel_values.shape[-2:])
-        blocks = range(config.depth) if output_hidden_states else [i % (config.depth + 1) - 1 for i in self.out_indices]
-        tokens = dict(zip(blocks, self.encoder.tokens(pixel_values.to(self.dtype), list(blocks)), strict=True))
+        wanted = [index % (config.depth + 1) - 1 for index in self.out_indices]  # stage 1 is block 0
+        blocks = list(range(config.depth)) if output_hidden_states else wanted
+        tokens = dict(zip(blocks, self.encoder.tokens(pixel_values.to(self.dtype), blocks), strict=True))
         return BackboneOutput(
-            feature_maps=tuple(
-                tokens[index % (config.depth + 1) - 1][:, 1:].transpose(1, 2).unflatten(2, grid)
-                for index in self.out_indices
-            ),
+            feature_maps=tuple(tokens[block][:, 1:].transpose(1, 2).unflatten(2, grid) for block in wanted),
             hidden_states=tuple(tokens.values()) if output_hidden_states else None,
         )

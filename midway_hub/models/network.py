@@ -142,12 +142,10 @@ class MidwayNetwork(MidwayPreTrainedModel):
                 f"pixel_values holds clips of {frames} frame; motion needs at least 2. For images: encode()"
             )
         teacher = self._tapped(clips.flatten(0, 1), "teacher")
-        student = teacher
         if self.config.target_network == "ema":
-            student = self._tapped(clips[:, :-1].flatten(0, 1), "student")
-            source = student
+            source = self._tapped(clips[:, :-1].flatten(0, 1), "student")
         else:
-            source = {block: _drop_frame(tokens, batch, -1) for block, tokens in student.items()}
+            source = {block: _drop_frame(tokens, batch, -1) for block, tokens in teacher.items()}
         target = {block: _drop_frame(tokens, batch, 0) for block, tokens in teacher.items()}
         motion = dynamics(source, target, self._grid(clips))
         return ClipOutput(

@@ -15,12 +15,11 @@ Values: uint8 is 0..255, uint16 is 0..65535, floats are in [0, 1] already. Grey 
 from midway_hub.processing.frames import load_clips, load_frame, load_frames
 from midway_hub.processing.geometry import Geometry, Placement
 from midway_hub.processing.processor import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     MidwayImageProcessor,
     MidwayInputs,
     register_image_processor,
 )
+from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
     "IMAGENET_MEAN",

@@ -24,9 +24,8 @@ from midway_hub.processing.checks import (
 from midway_hub.processing.describe import fit_in_words, placement_in_words
 from midway_hub.processing.frames import load_clips, load_frames, nesting, stack
 from midway_hub.processing.geometry import FITS, Geometry, Size, by, from_model, place, to_model
+from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 RESAMPLES = ("bicubic", "bilinear")
 
 
@@ -273,4 +272,4 @@ def register_image_processor(auto_class: Any, config_class: type) -> None:
         auto_class.register(config_class, slow_image_processor_class=MidwayImageProcessor, exist_ok=True)
 
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MidwayImageProcessor", "MidwayInputs", "register_image_processor"]
+__all__ = ["MidwayImageProcessor", "MidwayInputs", "register_image_processor"]
