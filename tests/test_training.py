@@ -32,7 +32,7 @@ def test_the_bundled_weights_leave_room_for_heads_within_16_mib():
 
 
 def test_every_recipe_names_a_registered_checkpoint():
-    for name in list_recipes():
+    for name in list_recipes("init"):
         assert get_entry(load_recipe(name)["model"])
 
 
@@ -45,7 +45,8 @@ def test_the_checkpoint_that_a_recipe_makes_is_what_the_registry_describes(tmp_p
 def test_an_unknown_recipe_lists_those_there_are(tmp_path):
     ran = command("init", "pico", str(tmp_path / "made"))
     assert ran.returncode == 1
-    assert "unknown recipe 'pico'; there are: pico_untrained" in ran.stderr
+    assert "unknown recipe 'pico'; there are: " in ran.stderr
+    assert "pico_untrained" in ran.stderr
     with pytest.raises(ValueError, match=r"unknown recipe '\.\./x'"):
         load_recipe("../x")
 

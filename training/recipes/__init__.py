@@ -2,25 +2,75 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 
-def list_recipes() -> list[str]:
-    """Return the names of all recipes."""
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in files(__name__).iterdir() if entry.name.endswith(".yaml")
-    )
+def list_recipes(kind: str | None = None) -> list[str]:
+    """Return the names of all recipes, sorted.
+
+    Args:
+        kind: `"init"` for recipes of untrained weights, `"pretrain"` for those of pretraining; default: all.
+    """
+    names = sorted(_found(files(__name__), ""))
+    return [name for name in names if kind is None or load_recipe(name).get("kind", "pretrain") == kind]
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """Read a recipe.
+    """Read a recipe of the package as it is written.
 
     Raises:
-        ValueError: There is no recipe of that name; all names are listed.
+        ValueError: There is no recipe of that name; near ones, or all, are named.
     """
-    if name not in list_recipes():
-        raise ValueError(f"unknown recipe {name!r}; there are: {', '.join(list_recipes())}")
-    return yaml.safe_load((files(__name__) / f"{name}.yaml").read_text())
+    found = _found(files(__name__), "")
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(found))}"
+        raise ValueError(f"unknown recipe {name!r}; {hint}")
+    return yaml.safe_load(found[name].read_text())
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """Read a pretraining recipe by name or path, with what it is based on (`base: NAME`) filled in.
+
+    Args:
+        recipe: A recipe's name, or the path of a YAML file; an existing file wins.
+
+    Raises:
+        ValueError: There is no such recipe, or the file is not a recipe.
+    """
+    path = Path(recipe)
+    values = yaml.safe_load(path.read_text()) if path.is_file() else load_recipe(str(recipe))
+    if not isinstance(values, dict):
+        raise ValueError(f"{recipe} holds {type(values).__name__}; a recipe is a YAML mapping of sections")
+    if values.pop("kind", "pretrain") != "pretrain":
+        raise ValueError(f"{recipe} is not a pretraining recipe; there are: {', '.join(list_recipes('pretrain'))}")
+    base = values.pop("base", None)
+    values.setdefault("recipe", str(recipe))
+    return _merge(read_recipe(base), values) if base else values
+
+
+def _found(folder: Traversable, prefix: str) -> dict[str, Traversable]:
+    found: dict[str, Traversable] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name != "__pycache__":
+            found.update(_found(entry, f"{prefix}{entry.name}/"))
+        elif entry.name.endswith(".yaml"):
+            found[prefix + entry.name.removesuffix(".yaml")] = entry
+    return found
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another, section by section; a section of another `name` takes the place of the one below."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(value, dict) and isinstance(below, dict)
+        renamed = both and "name" in value and value["name"] != below.get("name")
+        merged[key] = _merge(below, value) if both and not renamed else value
+    return merged

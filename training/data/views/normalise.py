@@ -1,0 +1,28 @@
+"""From grey levels to what the networks take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
+
+
+def normalise_views(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Normalise views by ImageNet's mean and standard deviation, on the device they are on.
+
+    Args:
+        views: By group, (..., 3, S, S) RGB in grey levels 0 to 255, uint8 or floating point.
+
+    Returns:
+        By group, float32 of the same shape.
+    """
+    return {group: _normalise(levels) for group, levels in views.items()}
+
+
+def _normalise(levels: Tensor) -> Tensor:
+    mean = torch.tensor(IMAGENET_MEAN, device=levels.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=levels.device).view(3, 1, 1)
+    return (levels.to(torch.float32) - 255 * mean).div_(255 * std)

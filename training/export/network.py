@@ -1,0 +1,149 @@
+"""From a checkpoint of a run to a folder that `MidwayNetwork.from_pretrained` loads."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from midway_hub.training.engine.checkpoint import CheckpointError, verify
+from midway_hub.training.engine.protocol import Trainable
+from midway_hub.training.export.card import write_card
+from midway_hub.training.report.record import RunRecord, read_run
+from torch import Tensor
+
+from midway_hub import MidwayNetwork
+from midway_hub._durable import sync
+from midway_hub.processing import MidwayImageProcessor
+from midway_hub.verify import save_golden
+from midway_hub.verify import verify as verify_network
+
+_log = logging.getLogger("midway_hub")
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class ExportError(RuntimeError):
+    """A run cannot be exported; the message says what is missing or wrong."""
+
+
+def export_run(
+    run_dir: str | Path,
+    out: str | Path,
+    *,
+    build: Callable[[dict[str, Any]], Trainable],
+    step: int | None = None,
+    dtype: Dtype = "float32",
+    licence: str | None = None,
+    name: str | None = None,
+    command: str | None = None,
+) -> Path:
+    """Write a run's weights as a network of the hub, with processor, golden outputs and a card.
+
+    The folder is made beside its place, loaded strictly, its outputs compared, and only then moved there. The run may
+    still be going on: nothing of it is changed.
+
+    Args:
+        run_dir: The run directory.
+        out: Folder to write; it must not hold anything yet.
+        build: Makes the method from the run's configuration (`config.yaml` as plain values).
+        step: Which checkpoint; by default the newest whole one.
+        dtype: Of the weights in the file.
+        licence: SPDX name of the weights' licence, such as `"cc-by-4.0"`, for the card; by default none is stated.
+        name: What the card calls the network; by default the name of `out`.
+        command: The command that the run was made with, for the card; by default put together from the configuration.
+
+    Returns:
+        `out`.
+
+    Raises:
+        FileExistsError: `out` holds files already.
+        FileNotFoundError: `run_dir` is no run directory.
+        ExportError: There is no whole checkpoint, it does not fit the configuration, or the written network does not
+            do what the trained one does.
+        ValueError: There is no such dtype.
+    """
+    out = Path(out)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not empty; choose another folder or remove it first")
+    record = read_run(run_dir)
+    if not record.config:
+        raise ExportError(f"{record.directory} cannot be exported: {'; '.join(record.unreadable)}")
+    step, state = _weights(record, step)
+    trained = _restored(build(record.config), state, record.directory)
+    beside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        _write(trained.to(getattr(torch, dtype)), beside)
+        write_card(beside, record, step=step, licence=licence, name=name or out.name, command=command)
+        _check(beside)
+        _sync_all(beside)
+        if out.exists():
+            out.rmdir()
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    _log.info("step %d of %s is in %s", step, record.directory, out)
+    return out
+
+
+def checkpoint_steps(run_dir: str | Path) -> list[int]:
+    """Return the steps that a run has a checkpoint of, in order."""
+    folder = Path(run_dir) / "checkpoints"
+    names = (path.name.removeprefix("step_") for path in folder.glob("step_*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _weights(record: RunRecord, step: int | None) -> tuple[int, dict[str, Tensor]]:
+    """Step and network state of the checkpoint asked for, or of the newest whole one."""
+    there, wrong = checkpoint_steps(record.directory), []
+    if step is not None and step not in there:
+        raise ExportError(f"{record.directory} has no checkpoint of step {step}; there are: {there or 'none'}")
+    for candidate in [step] if step is not None else reversed(there):
+        folder = record.directory / "checkpoints" / f"step_{candidate}"
+        try:
+            verify(folder)
+            return candidate, safetensors.torch.load_file(folder / "network.safetensors")
+        except (CheckpointError, OSError) as error:
+            wrong.append(str(error))
+            _log.warning("%s", error)
+    raise ExportError(f"{record.directory} has no whole checkpoint: {'; '.join(wrong) or 'there is none'}")
+
+
+def _restored(trainable: Trainable, state: dict[str, Tensor], run_dir: Path) -> MidwayNetwork:
+    try:
+        trainable.network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ExportError(f"the checkpoint of {run_dir} does not fit its config.yaml: {error}") from error
+    exported = trainable.export()
+    if not isinstance(exported, MidwayNetwork):
+        raise ExportError(f"{type(trainable).__name__} exports a {type(exported).__name__}, wanted a MidwayNetwork")
+    broken = [key for key, value in exported.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ExportError(f"the weights of {run_dir} are not finite: {', '.join(broken[:5])}; export an earlier step")
+    return exported
+
+
+def _write(network: MidwayNetwork, folder: Path) -> None:
+    network.save_pretrained(folder)
+    MidwayImageProcessor(multiple=network.config.patch_size).save_pretrained(folder)
+    save_golden(MidwayNetwork.from_pretrained(folder), folder)
+
+
+def _check(folder: Path) -> None:
+    failed = [f"{check.name}: {check.detail}" for check in verify_network(folder) if check.passed is False]
+    if failed:
+        raise ExportError(f"the exported network does not pass its checks: {'; '.join(failed)}")
+
+
+def _sync_all(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        sync(path)
