@@ -1,0 +1,1 @@
+"""Frame pairs for training: videos, packs and synthetic worlds, and the views made of them."""

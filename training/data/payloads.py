@@ -1,0 +1,128 @@
+"""The three forms in which a micro-batch leaves a reading process, and how each becomes views on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from midway_hub.training.data.frame_pair import FramePair
+from midway_hub.training.data.synthetic import WorldSettings, render_frames
+from midway_hub.training.data.views import ViewDraw, apply_views_batched
+from torch import Tensor
+
+Views = dict[str, Tensor]
+
+
+class Payload(Protocol):
+    """The pictures of a micro-batch, in some form."""
+
+    def views_on(self, device: torch.device) -> Views:
+        """Return the views by group, (B, V, 3, S, S) uint8 on `device`."""
+        ...
+
+    def pin_memory(self) -> Payload:
+        """Return the same in memory that a GPU can copy from while the program goes on."""
+        ...
+
+
+@dataclass(frozen=True)
+class MadeViews:
+    """Views that the reading process made: (B, V, 3, S, S) uint8 by group."""
+
+    views: Views
+
+    @classmethod
+    def of(cls, samples: Sequence[Views]) -> MadeViews:
+        """Join the views of B pairs."""
+        return cls({group: torch.stack([sample[group] for sample in samples]) for group in samples[0]})
+
+    def views_on(self, device: torch.device) -> Views:
+        """Copy the views to the device."""
+        return {group: views.to(device, non_blocking=True) for group, views in self.views.items()}
+
+    def pin_memory(self) -> MadeViews:
+        """Pin the views."""
+        return MadeViews({group: views.pin_memory() for group, views in self.views.items()})
+
+
+@dataclass(frozen=True)
+class SameSizePairs:
+    """The pairs of a micro-batch whose frames have one size.
+
+    Attributes:
+        places: Where they stand in the micro-batch.
+        frames: (n, 2, H, W, 3) uint8 frames.
+        draws: Their n views.
+    """
+
+    places: list[int]
+    frames: Tensor
+    draws: list[ViewDraw]
+
+
+@dataclass(frozen=True)
+class RawFrames:
+    """Whole frames and what was drawn for their views, which the device then makes; one part per size of frame."""
+
+    parts: list[SameSizePairs]
+
+    @classmethod
+    def of(cls, samples: Sequence[tuple[FramePair, ViewDraw]]) -> RawFrames:
+        """Sort B pairs by the size of their frames."""
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, (pair, _) in enumerate(samples):
+            places.setdefault(pair.first.shape, []).append(place)
+        return cls([_same_size(samples, chosen) for chosen in places.values()])
+
+    def views_on(self, device: torch.device) -> Views:
+        """Copy the frames to the device and make the views there."""
+        made = []
+        for part in self.parts:
+            frames = part.frames.to(device, non_blocking=True).permute(1, 0, 4, 2, 3)
+            made.append(apply_views_batched(frames[0], frames[1], part.draws))
+        if len(made) == 1:
+            return made[0]
+        return _merge(made, [part.places for part in self.parts])
+
+    def pin_memory(self) -> RawFrames:
+        """Pin the frames."""
+        return RawFrames([replace(part, frames=part.frames.pin_memory()) for part in self.parts])
+
+
+@dataclass(frozen=True)
+class WorldSeed:
+    """A world that is yet to be rendered, and what was drawn for its views."""
+
+    settings: WorldSettings
+    seed: int
+    draw: ViewDraw
+
+
+@dataclass(frozen=True)
+class UnmadeWorlds:
+    """Worlds that the device renders, of which it makes the views."""
+
+    worlds: list[WorldSeed]
+
+    def views_on(self, device: torch.device) -> Views:
+        """Render the worlds on the device and make the views there."""
+        seeds = [world.seed for world in self.worlds]
+        first, second = render_frames(self.worlds[0].settings, seeds, device=device)
+        return apply_views_batched(first, second, [world.draw for world in self.worlds])
+
+    def pin_memory(self) -> UnmadeWorlds:
+        """Return this one: a few numbers are not worth pinning."""
+        return self
+
+
+def _same_size(samples: Sequence[tuple[FramePair, ViewDraw]], places: list[int]) -> SameSizePairs:
+    frames = np.stack([[samples[place][0].first, samples[place][0].second] for place in places])
+    return SameSizePairs(places, torch.from_numpy(frames), [samples[place][1] for place in places])
+
+
+def _merge(made: Sequence[Mapping[str, Tensor]], places: Sequence[list[int]]) -> Views:
+    order = torch.tensor([place for part in places for place in part]).argsort()
+    return {group: torch.cat([views[group] for views in made])[order.to(made[0][group].device)] for group in made[0]}

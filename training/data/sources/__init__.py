@@ -1,0 +1,45 @@
+"""Where frame pairs come from: the source that a configuration asks for."""
+
+from __future__ import annotations
+
+from midway_hub.training.data.frame_pair import PairSource
+from midway_hub.training.data.settings import DataSettings
+
+
+def build_source(settings: DataSettings, *, seed: int = 0) -> PairSource:
+    """Open the source of frame pairs, and find out now whether it holds any.
+
+    Args:
+        settings: The `data` section of a configuration.
+        seed: Seed of the run, for synthetic worlds.
+
+    Raises:
+        FileNotFoundError: There is nothing at `data.path`.
+        ValueError: There is nothing there that the source reads; the message says what there is.
+    """
+    match settings.source:
+        case "synthetic":
+            from midway_hub.training.data.synthetic import WorldSource
+
+            return WorldSource(settings.world, seed)
+        case "pack":
+            from midway_hub.training.data.packs import PackSource
+
+            assert settings.path is not None
+            return PackSource(settings.path, settings.gap)
+        case "frames":
+            from midway_hub.training.data.sources.frames import FrameSource
+
+            assert settings.path is not None
+            return FrameSource(
+                settings.path,
+                settings.gap,
+                pattern=settings.pattern,
+                frame_rate=settings.frame_rate,
+                every_pair=settings.every_pair,
+            )
+        case "videos":
+            from midway_hub.training.data.sources.videos import VideoSource
+
+            assert settings.path is not None
+            return VideoSource(settings.path, settings.gap, pattern=settings.pattern, reader=settings.reader)
