@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
 TARGET_NETWORKS = ("ema", "shared")
+SWITCHES = ("dynamics", "backward", "refinement", "gating")
 COUNTS = (
     *("image_size", "patch_size", "num_channels", "embed_dim", "depth", "num_heads", "num_motion_tokens"),
     *("motion_dim", "midway_depth", "midway_heads", "backward_heads", "predictor_depth", "predictor_heads"),
@@ -38,6 +39,12 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         backward_heads: Attention heads of a backward layer.
         predictor_depth: Self-attention blocks in the forward predictor of one level; all but the first are gated.
         predictor_heads: Attention heads of a predictor block.
+        backward: Whether backward layers refine both frames' tokens from coarse to fine. Without, the encoder's
+            tokens of a level are used as they are (paper Table 3, row 7).
+        refinement: Whether a level refines the motion of the level above. Without, every level infers its motion
+            anew: its midway path starts from the initial motion tokens and reads both frames' tokens of the last
+            encoder block, nothing of the level above. (The paper's Table 3, row 9, does not define this in words.)
+        gating: Whether gating units scale the residuals of the forward predictor (paper Table 3).
         target_network: `"ema"` keeps two encoders (student for source frames, teacher for target frames and plain
             features); `"shared"` keeps one, as finetuned checkpoints do.
         initializer_range: Standard deviation of the truncated normal that weights are drawn from.
@@ -71,6 +78,9 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         backward_heads: int = 6,
         predictor_depth: int = 4,
         predictor_heads: int = 6,
+        backward: bool = True,
+        refinement: bool = True,
+        gating: bool = True,
         target_network: str = "ema",
         initializer_range: float = 0.02,
         **kwargs: Any,
@@ -92,6 +102,9 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         self.backward_heads = backward_heads
         self.predictor_depth = predictor_depth
         self.predictor_heads = predictor_heads
+        self.backward = backward
+        self.refinement = refinement
+        self.gating = gating
         self.target_network = target_network
         self.initializer_range = initializer_range
         self._check_numbers()
@@ -114,6 +127,9 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for heads, width in (
             ("num_heads", "embed_dim"),
             ("backward_heads", "embed_dim"),

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from midway_hub import MidwayConfig
@@ -23,6 +25,16 @@ def test_transformers_names_mean_the_same_numbers():
     assert (config.hidden_size, config.num_attention_heads, config.num_hidden_layers) == (128, 4, 12)
 
 
+def test_a_config_saved_before_the_ablation_switches_describes_the_full_network(tmp_path):
+    MidwayConfig().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    older = {key: value for key, value in saved.items() if key not in ("backward", "refinement", "gating")}
+    assert len(older) == len(saved) - 3
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    loaded = MidwayConfig.from_pretrained(tmp_path)
+    assert (loaded.backward, loaded.refinement, loaded.gating) == (True, True, True)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -35,6 +47,8 @@ def test_transformers_names_mean_the_same_numbers():
         ({"levels": (12,)}, "between 0 and 11"),
         ({"levels": ()}, "different encoder blocks"),
         ({"target_network": "momentum"}, "target_network must be one of ('ema', 'shared'), got 'momentum'"),
+        ({"gating": "no"}, "gating must be true or false, got 'no'"),
+        ({"backward": 0}, "backward must be true or false, got 0"),
         ({"drop_path_rate": 1.0}, "drop_path_rate must be at least 0 and below 1"),
     ],
 )

@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 from midway_hub import MidwayConfig, MidwayNetwork
+from midway_hub.models.blocks import GatingUnit
 from midway_hub.models.network import MissingHeadError
 
 
@@ -340,6 +341,78 @@ def test_missing_heads_are_named(tiny_net):
         tiny_net.flow(GOOD, GOOD)
     with pytest.raises(MissingHeadError, match="no segmentation head; checkpoints in the registry that have one"):
         tiny_net.segment(GOOD)
+
+
+# -- ablations -----------------------------------------------------------------------------------------------------
+
+ABLATIONS = [{"backward": False}, {"refinement": False}, {"gating": False}, {"levels": [8]}]
+TWO_FRAMES = (frames(2, 3, 32, 48), frames(2, 3, 32, 48, seed=2))
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
+def test_an_ablated_network_is_saved_loaded_and_predicts_what_it_inferred(tmp_path, ablation):
+    net = make_tiny_net(**ablation)
+    net.save_pretrained(tmp_path)
+    loaded = MidwayNetwork.from_pretrained(tmp_path)
+    motion = loaded.infer_motion(*TWO_FRAMES)
+    assert motion.levels == tuple(net.config.levels)
+    for again, first in zip(loaded.predict(TWO_FRAMES[0], motion), motion.predicted, strict=True):
+        close(again, first)
+
+
+def test_without_backward_layers_the_encoders_tokens_are_used():
+    net = make_tiny_net(backward=False)
+    motion = net.infer_motion(*TWO_FRAMES)
+    assert not any(".backward" in key for key in net.state_dict())
+    for network, image, refined in (("student", 0, motion.source), ("teacher", 1, motion.target)):
+        tokens = net.encode(TWO_FRAMES[image], network=network, layers=[8, 5, 2], output_format="tokens").layers
+        for found, expected in zip(refined, tokens, strict=True):
+            close(found, expected)
+
+
+@pytest.mark.parametrize("refinement", [True, False])
+def test_without_refinement_no_level_hears_of_the_motion_above(refinement):
+    net = make_tiny_net(refinement=refinement)
+    before = net.infer_motion(*TWO_FRAMES).latents
+    with torch.no_grad():
+        for parameter in net.dynamics.levels["8"].parameters():
+            parameter.add_(0.1)
+    after = net.infer_motion(*TWO_FRAMES).latents
+    assert not torch.allclose(after[0], before[0])
+    assert all(torch.equal(a, b) is not refinement for a, b in zip(after[1:], before[1:], strict=True))
+
+
+def test_without_refinement_every_level_starts_from_the_initial_motion_tokens_and_the_last_block():
+    net = make_tiny_net(refinement=False)
+    motion = net.infer_motion(*TWO_FRAMES)
+    tops = [
+        net.encode(frame, network=network, output_format="tokens").last
+        for frame, network in zip(TWO_FRAMES, ("student", "teacher"), strict=True)
+    ]
+    positions = net.dynamics._positions((2, 3))
+    embedded = (net.dynamics.source_embed(tops[0]) + positions[0], net.dynamics.target_embed(tops[1]) + positions[1])
+    entering = torch.cat([net.dynamics.motion_tokens.expand(2, -1, -1), *embedded], dim=1)
+    for level, latents in zip(motion.levels, motion.latents, strict=True):
+        close(net.dynamics.levels[str(level)].exchange(entering)[:, :10], latents)
+
+
+def test_without_gating_a_gate_is_open():
+    net, gated = make_tiny_net(gating=False), make_tiny_net()
+    assert not any(".gates." in key for key in net.state_dict())
+    gated.load_state_dict(net.state_dict(), strict=False)
+    for module in gated.modules():
+        if isinstance(module, GatingUnit):
+            module.OPEN = 100.0
+    close(net.infer_motion(*TWO_FRAMES).predicted[2], gated.infer_motion(*TWO_FRAMES).predicted[2])
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
+def test_every_ema_copy_of_an_ablated_network_follows_a_module(ablation):
+    net = MidwayNetwork(MidwayConfig(**{**TINY, **ablation}))
+    frozen = {id(p) for p in net.parameters() if not p.requires_grad}
+    assert frozen == {id(p) for copied in net.target_side() for p in copied.parameters()}
+    for copied, followed in net.target_side().items():
+        assert copied.state_dict().keys() == followed.state_dict().keys()
 
 
 # -- weights -------------------------------------------------------------------------------------------------------

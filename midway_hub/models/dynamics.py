@@ -23,12 +23,15 @@ class DynamicsLevel(nn.Module):
         self.midway = nn.ModuleList(
             SelfAttentionBlock(config.motion_dim, config.midway_heads, ratio) for _ in range(config.midway_depth)
         )
-        self.backward = nn.ModuleList([CrossBlock(dim, config.backward_heads, ratio)])
-        self.backward_ema = nn.ModuleList([CrossBlock(dim, config.backward_heads, ratio)])
+        backward_depth = 1 if config.backward else 0
+        self.backward, self.backward_ema = (
+            nn.ModuleList(CrossBlock(dim, config.backward_heads, ratio) for _ in range(backward_depth))
+            for _ in ("source", "target")
+        )
         self.predictor = nn.ModuleList(
             SelfAttentionBlock(dim, config.predictor_heads, ratio) for _ in range(config.predictor_depth)
         )
-        self.gates = nn.ModuleList(GatingUnit(dim) for _ in range(config.predictor_depth - 1))
+        self.gates = nn.ModuleList(GatingUnit(dim) for _ in range(config.predictor_depth - 1 if config.gating else 0))
         self.gradient_checkpointing = False  # set by transformers' gradient_checkpointing_enable()
 
     def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
@@ -43,12 +46,16 @@ class DynamicsLevel(nn.Module):
         return tokens
 
     def refine_source(self, lateral: Tensor, higher: Tensor) -> Tensor:
-        """Return the source's backward features (B, 1+N, D) of this level."""
-        return self._run(self.backward[0], lateral, higher)
+        """Return the source's backward features (B, 1+N, D) of this level: `lateral` where there are no such layers."""
+        for block in self.backward:
+            lateral = self._run(block, lateral, higher)
+        return lateral
 
     def refine_target(self, lateral: Tensor, higher: Tensor) -> Tensor:
-        """Return the target's backward features (B, 1+N, D) of this level."""
-        return self._run(self.backward_ema[0], lateral, higher)
+        """Return the target's backward features (B, 1+N, D) of this level, likewise."""
+        for block in self.backward_ema:
+            lateral = self._run(block, lateral, higher)
+        return lateral
 
     def predict(self, motion: Tensor, source: Tensor) -> Tensor:
         """Predict target features from motion tokens and the source's backward features.
@@ -81,6 +88,7 @@ class Dynamics(nn.Module):
         super().__init__()
         self.stored_grid = config.grid_size
         self.target_gradient = config.target_network == "shared"
+        self.refinement = config.refinement
         half = 1 + config.grid_size**2
         self.source_embed = nn.Linear(config.embed_dim, config.motion_dim)
         self.target_embed = nn.Linear(config.embed_dim, config.motion_dim)
@@ -119,29 +127,31 @@ class Dynamics(nn.Module):
         """
         source_position, target_position = self._positions(grid)
         stream = backward_source = source[self.top]
-        backward_target = target[self.top]
-        motion = self.motion_tokens.expand(stream.shape[0], -1, -1)
+        context = backward_target = target[self.top]
+        initial, above = self.motion_tokens.expand(stream.shape[0], -1, -1), None
         latents, sources, targets, predictions = [], [], [], []
         target_context = None
         for name, level in self.levels.items():
             with self._target_context():
-                embedded_target = self.target_embed(backward_target)
+                embedded_target = self.target_embed(context)
+            entering = initial if above is None else above
             mixed = level.exchange(
-                torch.cat([motion, self.source_embed(stream) + source_position, embedded_target + target_position], 1)
+                torch.cat([entering, self.source_embed(stream) + source_position, embedded_target + target_position], 1)
             )
-            found = mixed[:, : motion.shape[1]]
+            found = mixed[:, : initial.shape[1]]
+            motion = found if above is None else found + above
             if target_context is None:
-                motion, target_context = found, mixed[:, motion.shape[1] + stream.shape[1] :]
-            else:
-                motion = found + motion
+                target_context = mixed[:, initial.shape[1] + stream.shape[1] :]
             backward_source = level.refine_source(source[int(name)], backward_source)
             with self._target_context():
                 backward_target = level.refine_target(target[int(name)], backward_target)
-            stream = level.predict(self.motion_proj(motion), backward_source)
+            prediction = level.predict(self.motion_proj(motion), backward_source)
+            if self.refinement:
+                above, stream, context = motion, prediction, backward_target
             latents.append(motion)
             sources.append(backward_source)
             targets.append(backward_target)
-            predictions.append(stream)
+            predictions.append(prediction)
         return Motion(
             levels=tuple(map(int, self.levels)),
             grid=grid,

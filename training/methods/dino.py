@@ -1,0 +1,172 @@
+"""Two-frame DINO: views of a pair of frames agree with each other (spec: joint-embedding loss)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.losses import at_least_float32, dino_loss, entropy, teacher_probabilities
+from midway_hub.training.methods.base import Method, MethodSettings
+from midway_hub.training.methods.head import DinoHead, HeadSettings
+from pydantic import Field
+from torch import Tensor, nn
+
+from midway_hub import MidwayConfig, MidwayNetwork
+from midway_hub.models.network import Network
+
+
+class DinoSettings(MethodSettings):
+    """Numbers of the joint-embedding loss. The defaults are the paper's."""
+
+    name: str = "dino"
+
+    dino_weight: float = Field(1.0, gt=0)
+    """Weight of the joint-embedding loss."""
+
+    student_temperature: float = Field(0.1, gt=0)
+    """Temperature of the student's distributions over prototypes."""
+
+    teacher_temperature: float = Field(0.04, gt=0)
+    """Temperature of the teacher's distributions, constant over the run."""
+
+    centre_momentum: float = Field(0.9, ge=0, le=1)
+    """Share of itself that the centre keeps in a step."""
+
+    freeze_last_layer_epochs: int = Field(1, ge=0)
+    """Epochs from the start in which the head's last layer does not move."""
+
+    head: HeadSettings = HeadSettings()
+    """Sizes of the head."""
+
+
+class DinoNetwork(nn.Module):
+    """Student and teacher with their heads, and the centre of the teacher's outputs.
+
+    Args:
+        config: Architecture of the encoders.
+        settings: Temperatures, weight and sizes of the head.
+    """
+
+    centre: Tensor
+    teacher_sum: Tensor
+    teacher_count: Tensor
+
+    def __init__(self, config: MidwayConfig, settings: DinoSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model = MidwayNetwork(config)
+        self.student_head = DinoHead(config.embed_dim, settings.head)
+        self.teacher_head = copy.deepcopy(self.student_head).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(settings.head.prototypes))
+        # What the teacher said since the last step, over micro-batches: each process has its own, in no checkpoint.
+        self.register_buffer("teacher_sum", torch.zeros(settings.head.prototypes), persistent=False)
+        self.register_buffer("teacher_count", torch.zeros(()), persistent=False)
+        # DDP would overwrite them with those of the first process.
+        self._ddp_params_and_buffers_to_ignore = ["teacher_sum", "teacher_count"]
+
+    def follows(self) -> dict[nn.Module, nn.Module]:
+        """Map every moving average to the module that it follows."""
+        return {**self.model.target_side(), self.teacher_head: self.student_head}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        """Compare the views of a micro-batch.
+
+        Args:
+            batch: `globals` (B, Q, 3, S, S), boxes of the first frame, then the same boxes of the second; `locals`
+                (B, L, 3, s, s), any number of both frames. Normalised.
+
+        Returns:
+            The loss `dino`: ln(prototypes) where every view gets the same answer. As diagnostics the teacher's entropy
+            and its divergence from the student (their sum is the loss), the length of the centre, and the spread of the
+            teacher's features (1: all directions alike, 0: one for all).
+
+        Raises:
+            ValueError: A group of views is missing.
+        """
+        settings, views = self.settings, require_views(batch, "globals", "locals")
+        with torch.no_grad():
+            teacher_features = self._cls("teacher", views[0])  # (B, Q, D)
+            teacher_outputs = at_least_float32(self.teacher_head(teacher_features))  # (B, Q, K)
+            teacher = teacher_probabilities(teacher_outputs, self.centre, temperature=settings.teacher_temperature)
+            if self.training:
+                self.teacher_sum += teacher_outputs.sum(dim=(0, 1))
+                self.teacher_count += teacher_outputs.shape[0] * teacher_outputs.shape[1]
+        student_features = torch.cat([self._cls("student", images) for images in views if images.shape[1]], dim=1)
+        loss = dino_loss(self.student_head(student_features), teacher, temperature=settings.student_temperature)
+        with torch.no_grad():
+            teacher_entropy = entropy(teacher)
+            diagnostics = {
+                "teacher_entropy": teacher_entropy,
+                "teacher_student_kl": loss.detach() - teacher_entropy,
+                "centre_length": self.centre.norm(),
+                "feature_spread": _spread(teacher_features),
+            }
+        return StepOutput({"dino": settings.dino_weight * loss}, diagnostics)
+
+    def _cls(self, network: Network, views: Tensor) -> Tensor:
+        """CLS tokens (B, V, D) of views (B, V, 3, H, W), encoded together."""
+        (tokens,) = self.model.encoder(network).tokens(views.flatten(0, 1), (self.model.config.depth - 1,))
+        return tokens[:, 0].unflatten(0, views.shape[:2])
+
+    @torch.no_grad()
+    def move_centre(self) -> None:
+        """Move the centre towards the mean of what the teacher said since the last step, in all processes."""
+        gathered = torch.cat([self.teacher_sum, self.teacher_count[None]])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(gathered)
+        self.centre.lerp_(gathered[:-1] / gathered[-1], 1 - self.settings.centre_momentum)
+        self.forget_teacher_outputs()
+
+    def forget_teacher_outputs(self) -> None:
+        """Drop what the teacher said since the last step."""
+        self.teacher_sum.zero_()
+        self.teacher_count.zero_()
+
+
+class Dino(Method):
+    """Two-frame DINO: Midway without the dynamics."""
+
+    name = "dino"
+    settings = DinoSettings
+    views = ("globals", "locals")
+    dynamics = False
+    numbers: DinoSettings
+    network: DinoNetwork
+
+    def make_network(self, config: MidwayConfig) -> DinoNetwork:
+        return DinoNetwork(config, self.numbers)
+
+    def before_update(self, step: int) -> dict[str, Tensor]:
+        if self.timeline.epoch(step) < self.numbers.freeze_last_layer_epochs:
+            for parameter in self.network.student_head.last_layer.parameters():
+                parameter.grad = None  # a zero would still let weight decay move it
+        return super().before_update(step)
+
+    def after_update(self, step: int) -> None:
+        super().after_update(step)
+        self.network.move_centre()
+
+    def after_rejection(self, step: int) -> None:
+        self.network.forget_teacher_outputs()
+
+
+def require_views(batch: Mapping[str, Tensor], *names: str) -> list[Tensor]:
+    """Return groups of views from a batch.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise ValueError(f"the batch holds the views {sorted(batch)}, but this method also takes {missing}")
+    return [batch[name] for name in names]
+
+
+def _spread(features: Tensor) -> Tensor:
+    """Standard deviation of unit vectors (B, V, D) over batch and views, times √D."""
+    directions = F.normalize(at_least_float32(features).flatten(0, -2), dim=-1)
+    return directions.std(dim=0, correction=0).mean() * directions.shape[-1] ** 0.5
