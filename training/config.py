@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import yaml
 from midway_hub.training.compat import Compat
 from midway_hub.training.data.settings import DataSettings
 from midway_hub.training.data.views import ViewSettings
@@ -16,7 +17,6 @@ from midway_hub.training.methods.base import MethodSettings
 from midway_hub.training.probes.settings import ProbeSettings
 from midway_hub.training.recipes import read_recipe
 from midway_hub.training.settings import Settings
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -117,16 +117,16 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: An unknown or mistyped key, a wrong type or an impossible number; all of them are listed.
         ValueError: There is no such recipe.
     """
-    return parse_config(OmegaConf.merge(OmegaConf.create(read_recipe(recipe)), _parse_overrides(overrides)))
+    merged = OmegaConf.merge(OmegaConf.create(read_recipe(recipe)), _parse_overrides(overrides))
+    return parse_config(cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True)))
 
 
-def parse_config(values: Mapping[str, Any] | DictConfig) -> RunConfig:
+def parse_config(values: Mapping[str, Any]) -> RunConfig:
     """Validate plain data as a configuration; see `load_config`."""
-    plain = OmegaConf.to_container(values, resolve=True) if isinstance(values, DictConfig) else dict(values)
     try:
-        return RunConfig(**plain)  # type: ignore[arg-type]
+        return RunConfig(**values)
     except ValidationError as error:
-        found = "\n".join(f"  {_explain(detail, plain)}" for detail in error.errors())
+        found = "\n".join(f"  {_explain(detail, values)}" for detail in error.errors())
         raise ConfigError(f"the configuration cannot be run:\n{found}") from None
 
 

@@ -66,11 +66,12 @@ def _found(folder: Traversable, prefix: str) -> dict[str, Traversable]:
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay one mapping over another, section by section; a section of another `name` takes the place of the one below."""
+    """Lay one mapping over another, section by section; one of another `name` takes the place of the one below."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        both = isinstance(value, dict) and isinstance(below, dict)
-        renamed = both and "name" in value and value["name"] != below.get("name")
-        merged[key] = _merge(below, value) if both and not renamed else value
+        if isinstance(value, dict) and isinstance(below, dict):
+            same = value.get("name", below.get("name")) == below.get("name")
+            value = _merge(below, value) if same else value
+        merged[key] = value
     return merged

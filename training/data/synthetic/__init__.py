@@ -1,0 +1,34 @@
+"""A synthetic world made on the fly: textured flat layers, a moving camera, and the exact truth about both."""
+
+from midway_hub.training.data.synthetic.classes import CLASSES, PALETTE
+from midway_hub.training.data.synthetic.draws import held_out_seeds
+from midway_hub.training.data.synthetic.picture import world_sheet
+from midway_hub.training.data.synthetic.presets import CLEAR, SHIFT_ONLY, STILL
+from midway_hub.training.data.synthetic.settings import (
+    EffectSettings,
+    MotionSettings,
+    TextureSettings,
+    WorldSettings,
+)
+from midway_hub.training.data.synthetic.source import WorldSource
+from midway_hub.training.data.synthetic.worlds import WorldClip, WorldPairs, render_clip, render_frames, render_pairs
+
+__all__ = [
+    "CLASSES",
+    "CLEAR",
+    "PALETTE",
+    "SHIFT_ONLY",
+    "STILL",
+    "EffectSettings",
+    "MotionSettings",
+    "TextureSettings",
+    "WorldClip",
+    "WorldPairs",
+    "WorldSettings",
+    "WorldSource",
+    "held_out_seeds",
+    "render_clip",
+    "render_frames",
+    "render_pairs",
+    "world_sheet",
+]
