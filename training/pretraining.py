@@ -51,8 +51,6 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
     parts = build_parts(
         config, rank=fabric.global_rank, world_size=fabric.world_size, pin_memory=fabric.device.type == "cuda"
     )
-    if fabric.is_global_zero:
-        leave_for_report(config, parts, run_dir)
     outcome = train(
         parts.method,
         parts.batches,
@@ -64,12 +62,14 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
         seed=config.seed,
         probes=[Probing(config)] if config.probes.every_steps else [],
         may_change=MAY_CHANGE,
+        on_open=lambda: leave_for_report(config, parts, run_dir),
     )
     if not fabric.is_global_zero:
         return None
-    write_report(run_dir)
-    if outcome.state == "finished" and not (run_dir / "export").exists():
-        export_run(run_dir, run_dir / "export", build=rebuild, name=Path(config.recipe).stem)
+    if outcome.state == "finished":
+        write_report(run_dir)
+        if not (run_dir / "export").exists():
+            export_run(run_dir, run_dir / "export", build=rebuild, name=Path(config.recipe).stem)
     return outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -12,12 +13,17 @@ def start_worker(worker: int) -> None:
     """Prepare a reading process: it goes on reading until its parent ends it or is gone.
 
     A Ctrl-C and a scheduler's SIGTERM reach every process of the run. A reading process that died of it would take the
-    training process with it, which is about to save. A SIGTERM from the training process itself ends it at once.
+    training process with it, which is about to save. A SIGTERM from the training process itself ends it at once, and
+    so does its death: torch does not tell workers from a fork server, Python 3.14's default, that it was killed.
 
     Args:
         worker: Number of the process, unused.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
     if hasattr(signal, "sigwaitinfo"):  # elsewhere the sender is not known, and SIGTERM ends the process
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for threads that libraries started before
@@ -29,3 +35,8 @@ def _end_when_told_by_parent() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != (parent.pid if parent else os.getppid()):
         pass
     os._exit(0)
+
+
+def _end_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 
 import torch
@@ -17,6 +18,11 @@ from torch import Tensor, nn
 
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.models.network import Network
+
+COLLAPSE_ADVICE = (
+    "the teacher says the same of every view. Lower method.base_lr or lengthen method.warmup_epochs; with small "
+    "batches raise method.teacher_momentum towards 1 or take fewer prototypes (method.head.prototypes)"
+)
 
 
 class DinoSettings(MethodSettings):
@@ -152,6 +158,10 @@ class Dino(Method):
 
     def after_rejection(self, step: int) -> None:
         self.network.forget_teacher_outputs()
+
+    def collapse_values(self) -> dict[str, tuple[float, str]]:
+        """The loss is ln(prototypes) when the teacher says the same of every view: nothing is learned any more."""
+        return {"dino": (self.numbers.dino_weight * math.log(self.numbers.head.prototypes), COLLAPSE_ADVICE)}
 
 
 def require_views(batch: Mapping[str, Tensor], *names: str) -> list[Tensor]:

@@ -1,0 +1,1 @@
+"""Quick measurements of a network while it trains."""
