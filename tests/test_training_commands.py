@@ -7,20 +7,33 @@ import sys
 
 import pytest
 import torch
+from midway_hub.training.__main__ import app
+from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from midway_hub import MidwayNetwork
 
+PROBED = ("probes.every_steps=4", "probes.worlds=4")
 QUICK = ("steps=4", "engine.log_every=2", "engine.checkpoint_every_steps=2", "data.workers=0")
 
 
-def command(*arguments, **environment):
+def process(*arguments):
+    """Run a command as a process of its own; its exit code, output and errors."""
     ran = subprocess.run(
         [sys.executable, "-m", "midway_hub.training", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return ran.returncode, ran.stdout, ran.stderr
+
+
+def command(*arguments):
+    """Run a command in this process, which has imported everything already; else as `process`."""
+    ran = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran.exit_code, ran.stdout, ran.stderr
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +73,7 @@ def test_probes_are_logged_with_the_losses(run_dir):
 
 def test_the_same_command_on_a_finished_run_changes_nothing(run_dir):
     before = (run_dir / "export" / "model.safetensors").stat().st_mtime_ns
-    options = (*QUICK, "probes.every_steps=4", "probes.worlds=4")
-    code, out, _ = command("pretrain", "smoke", *options, "--run-dir", run_dir)
+    code, out, _ = command("pretrain", "smoke", *QUICK, *PROBED, "--run-dir", run_dir)
     assert code == 0
     assert "finished at step 4" in out
     assert (run_dir / "export" / "model.safetensors").stat().st_mtime_ns == before
@@ -110,12 +122,14 @@ def test_export_writes_half_precision_with_a_licence(run_dir, tmp_path):
     code, out, err = command("export", run_dir, tmp_path / "net", "--dtype", "float16", "--licence", "cc0-1.0")
     assert code == 0, err
     assert "MidwayNetwork.from_pretrained" in out
-    assert MidwayNetwork.from_pretrained(tmp_path / "net").dtype == torch.float16
+    assert MidwayNetwork.from_pretrained(tmp_path / "net")
+    weights = load_file(tmp_path / "net" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     assert "license: cc0-1.0" in (tmp_path / "net" / "README.md").read_text()
 
 
 def test_report_writes_where_it_is_told(run_dir, tmp_path):
-    code, out, _ = command("report", run_dir, "--out", tmp_path / "page.html")
+    code, _, _ = command("report", run_dir, "--out", tmp_path / "page.html")
     assert code == 0
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
