@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +21,39 @@ if TYPE_CHECKING:
     from midway_hub import extraction
 
 OUT, ERR = Console(), Console(stderr=True)
+
+
+def command(
+    app: typer.Typer, *, panel: str | None = None, before: Callable[[], None] = lambda: None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register subcommands whose expected errors are one red line, and whose interruption says how to go on.
+
+    Args:
+        app: Where the decorated functions become commands.
+        panel: Heading that they are listed under in the help.
+        before: Called before a command runs.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            before()
+            try:
+                function(*args, **kwargs)
+            except typer.Exit:  # a RuntimeError of typer's own
+                raise
+            except KeyboardInterrupt:
+                error("interrupted; what is finished is kept, run the same command to go on")
+                raise typer.Exit(130) from None
+            except (OSError, ValueError, TypeError, RuntimeError, ImportError) as trouble:
+                if os.environ.get("MIDWAY_HUB_DEBUG"):
+                    raise
+                error(f"{trouble}\n(MIDWAY_HUB_DEBUG=1 shows where it came from)")
+                raise typer.Exit(1) from None
+
+        return app.command(rich_help_panel=panel)(guarded)
+
+    return register
 
 
 def say(text: str) -> None:

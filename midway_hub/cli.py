@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,25 +50,7 @@ Size = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo results that were made with other options.")]
 
 
-def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a subcommand whose expected errors are one red line, and whose interruption says how to go on."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except typer.Exit:  # a RuntimeError of typer's own
-            raise
-        except KeyboardInterrupt:
-            console.error("interrupted; what is finished is kept, run the same command to go on")
-            raise typer.Exit(130) from None
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            if os.environ.get("MIDWAY_HUB_DEBUG"):
-                raise
-            console.error(f"{error}\n(MIDWAY_HUB_DEBUG=1 shows where it came from)")
-            raise typer.Exit(1) from None
-
-    return app.command()(guarded)
+_command = console.command(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,7 +18,7 @@ Settings = Annotated[
 ]
 
 
-@command(app)
+@command(app, panel="Data")
 def pack(
     videos: Annotated[list[str], typer.Argument(help="Videos, folders of them, .txt lists of paths.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The pack's folder; what is finished in it is kept.")],
@@ -34,8 +34,8 @@ def pack(
     from midway_hub.training.data import packs
 
     wanted = parse_settings(packs.PackSettings, settings or ())
-    console.say(str(packs.forecast(videos, out, wanted)))
     if dry_run:
+        console.say(packs.forecast(videos, out, wanted).text)
         return
     with console.step_bars(enabled=True) as bars:
         report = packs.pack(videos, out, wanted, progress=lambda at: bars("packing", at.files_done, at.files_total))
@@ -47,19 +47,19 @@ def pack(
         console.warning(f"left out {rejected.file}: {rejected.reason}")
 
 
-@command(app)
+@command(app, panel="Data")
 def check_pack(folder: Annotated[Path, typer.Argument(help="A pack's folder.")], processes: int = 1) -> None:
     """Check a pack: every checksum, every index, a sample of the pictures. Exit code 1 if something is broken."""
     from midway_hub.training.data import packs
 
     with console.step_bars(enabled=True) as bars:
         report = packs.verify(folder, processes=processes, progress=lambda done, total: bars("checking", done, total))
-    console.say(str(report))
+    console.say(report.text)
     if not report.ok:
         raise typer.Exit(1)
 
 
-@command(app)
+@command(app, panel="Data")
 def walking_tours(
     folder: Annotated[Path | None, typer.Argument(help="Where the videos lie; without it: what to get.")] = None,
 ) -> None:
@@ -69,7 +69,7 @@ def walking_tours(
     console.say(tours.instructions() if folder is None else str(tours.check_walking_tours(folder)))
 
 
-@command(app)
+@command(app, panel="Data")
 def bdd100k(
     folder: Annotated[Path, typer.Argument(help="The flat folder of one split, bdd100k/videos/train.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
@@ -81,7 +81,7 @@ def bdd100k(
     console.say(str(tours.check_bdd100k(folder, split=split, samples=samples)))
 
 
-@command(app)
+@command(app, panel="Data")
 def doctor(
     recipe: Recipe,
     overrides: Overrides = None,

@@ -13,7 +13,7 @@ from midway_hub import _console as console
 app = typer.Typer()
 
 
-@command(app)
+@command(app, panel="Results")
 def report(run_dir: RunDir, out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to.")] = None) -> None:
     """Write the page of a run: curves, sample crops, incidents. Works while the run is going on."""
     from midway_hub.training.report import write_report
@@ -21,7 +21,7 @@ def report(run_dir: RunDir, out: Annotated[Path | None, typer.Option("--out", "-
     console.say(str(write_report(run_dir, out=out)))
 
 
-@command(app)
+@command(app, panel="Results")
 def export(
     run_dir: RunDir,
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.", show_default=False)],
@@ -40,7 +40,7 @@ def export(
     console.say(f"{written}: load it with MidwayNetwork.from_pretrained({str(written)!r})")
 
 
-@command(app)
+@command(app, panel="Results")
 def submit(
     recipe: Recipe,
     overrides: Overrides = None,
@@ -82,7 +82,7 @@ def submit(
     console.say(f"job {job.job_id}; its output: {job.paths.stdout}")
 
 
-@command(app)
+@command(app, panel="Results")
 def init(
     recipe: Annotated[str, typer.Argument(help="An `init` recipe, e.g. pico_untrained.")],
     out: Annotated[Path, typer.Argument(help="Folder to write config.json, model.safetensors, ... into.")],

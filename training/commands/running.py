@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@command(app)
+@command(app, panel="Train")
 def recipes(as_json: Json = False) -> None:
     """List the recipes for pretraining."""
     from midway_hub.training.recipes import list_recipes, load_recipe
@@ -28,7 +28,7 @@ def recipes(as_json: Json = False) -> None:
         console.table("recipes", ["recipe", "what it is"], list(described.items()))
 
 
-@command(app)
+@command(app, panel="Train")
 def pretrain(
     recipe: Recipe,
     overrides: Overrides = None,
@@ -54,7 +54,7 @@ def pretrain(
     _run(config, run_dir or Path("runs") / recipe.replace("/", "-").removesuffix(".yaml"))
 
 
-@command(app)
+@command(app, panel="Train")
 def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
     """Go on with a run from its last whole checkpoint: the weights become those of a run that never stopped.
 
@@ -68,7 +68,7 @@ def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
     _run(load_config(saved, overrides or ()), run_dir)
 
 
-@command(app)
+@command(app, panel="Train")
 def trace(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print one step on the CPU as a reading map: shapes, losses, parameter groups, moving averages."""
     from midway_hub.training.config import load_config
