@@ -17,9 +17,7 @@ def heatmaps_to(places: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def test_the_peak_of_a_heatmap_is_where_its_patch_went():
-    places = torch.tensor(
-        [4, 1, 2, 3, 4, 0]
-    )  # patch 0, row 0, column 0, goes to row 1, column 1; 5 to 0
+    places = torch.tensor([4, 1, 2, 3, 4, 0])  # patch 0, row 0, column 0, goes to row 1, column 1; 5 to 0
     flow = coarse_flow(heatmaps_to(places, (2, 3)), patch_size=8)
     assert flow.shape == (2, 2, 3)
     assert flow[:, 0, 0].tolist() == [8, 8]

@@ -223,6 +223,7 @@ def test_the_matrices_take_as_much_memory_as_is_said():
     with torch.no_grad():
         blocks = LinearisedPredictor(predictor, latents, refined).blocks
     matrices = [matrix for block in blocks for matrix in (block.own, block.mixed, block.gated) if matrix is not None]
+    assert len(matrices) == 9
     assert LinearisedPredictor.matrix_bytes(predictor, latents, refined) == sum(m.nbytes for m in matrices)
 
 

@@ -53,7 +53,7 @@ class DataSettings(Settings):
     """Where frame pairs come from, how many are taken at a time, and who reads them."""
 
     source: Literal["synthetic", "videos", "frames", "pack"] = "synthetic"
-    """`synthetic` worlds made on the fly, `videos`, `frames` decoded to image files, or a `pack` of either."""
+    """`synthetic` worlds made on the fly, `videos`, `frames` decoded to image files, or a `pack` of videos."""
 
     path: Path | None = None
     """Folder, `.txt` list or one video; for `frames` a folder of images or one folder per video; a pack's folder."""
