@@ -37,7 +37,7 @@ def checkpointed(folder, *, steps=(50, 100), method="midway"):
     """A run with checkpoints of a method whose weights say which step they are of."""
     run = write_run(folder, config={**CONFIG, "method": {"name": method}})
     trainable = build({"seed": 0, "method": {"name": method}})
-    checkpoints = Checkpoints(run / "checkpoints", config_hash="0" * 64, keep_last=10)
+    checkpoints = Checkpoints(run / "checkpoints", config={}, keep_last=10)
     for step in steps:
         with torch.no_grad():
             trainable.network.model.teacher.cls_token.fill_(step / 100)
@@ -202,7 +202,7 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path):
     run, trainable = checkpointed(tmp_path / "run", steps=())
     with torch.no_grad():
         trainable.network.model.student.cls_token.fill_(float("nan"))
-    checkpoints = Checkpoints(run / "checkpoints", config_hash="0" * 64)
+    checkpoints = Checkpoints(run / "checkpoints", config={})
     checkpoints.save(Checkpoint(100, trainable.network.state_dict(), {}, {}, []))
     with pytest.raises(ExportError, match=r"not finite: student\.cls_token; export an earlier step"):
         export_run(run, tmp_path / "out", build=build)

@@ -98,4 +98,5 @@ class Probing:
     def _make(self) -> dict[str, Probe]:
         settings, model = self._config.probes, MidwayConfig(**self._config.model)
         rendered = render_pairs(self._config.data.world, held_out_seeds(settings.worlds))
-        return make_probes(settings, held_out_pairs(rendered, size=settings.size, patch_size=model.patch_size))
+        pairs = held_out_pairs(rendered, size=settings.size, patch_size=model.patch_size)
+        return make_probes(settings, pairs, patch_size=model.patch_size)
