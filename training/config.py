@@ -123,11 +123,25 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
     """Validate plain data as a configuration; see `load_config`."""
+    return _validate(RunConfig, values, "the configuration cannot be run")
+
+
+def parse_settings(section: type[S], assignments: Sequence[str]) -> S:
+    """Make one section of settings from `key=value` strings; values are YAML.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or an impossible number; all of them are listed.
+    """
+    values = cast(dict[str, Any], OmegaConf.to_container(_parse_overrides(assignments)))
+    return _validate(section, values, "these settings do not work")
+
+
+def _validate(section: type[S], values: Mapping[str, Any], complaint: str) -> S:
     try:
-        return RunConfig(**values)
+        return section(**values)
     except ValidationError as error:
-        found = "\n".join(f"  {_explain(detail, values)}" for detail in error.errors())
-        raise ConfigError(f"the configuration cannot be run:\n{found}") from None
+        found = "\n".join(f"  {_explain(detail, values, section)}" for detail in error.errors())
+        raise ConfigError(f"{complaint}:\n{found}") from None
 
 
 def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
@@ -140,7 +154,7 @@ def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"cannot read the overrides {list(overrides)}: {error}") from error
 
 
-def _explain(detail: Mapping[str, Any], values: Any, root: type[BaseModel] = RunConfig) -> str:
+def _explain(detail: Mapping[str, Any], values: Any, root: type[BaseModel]) -> str:
     """Say where in the configuration something is wrong, what is there, and what was meant or wanted."""
     path = [str(part) for part in detail["loc"]]
     where, message = ".".join(path), detail["msg"].removeprefix("Value error, ")
@@ -180,17 +194,3 @@ def _meant(key: str, known: Sequence[str], *, prefix: Sequence[str] = ()) -> str
     if close:
         return "; did you mean " + " or ".join(repr(".".join([*prefix, name])) for name in close) + "?"
     return f"; there are: {', '.join(known)}"
-
-
-def parse_settings(section: type[S], assignments: Sequence[str]) -> S:
-    """Make one section of settings from `key=value` strings; values are YAML.
-
-    Raises:
-        ConfigError: An unknown key, a wrong type or an impossible number; all of them are listed.
-    """
-    values = OmegaConf.to_container(_parse_overrides(assignments))
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        found = "\n".join(f"  {_explain(detail, values, section)}" for detail in error.errors())
-        raise ConfigError(f"these settings do not work:\n{found}") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midway_hub.training.config import ConfigError, RunConfig
+from midway_hub.training.methods.base import REFERENCE_BATCH
 from midway_hub.training.timeline import Timeline
 
 RELEASED_REPEATS = 5  # pairs per opened video that the released recipe's learning rate always counts
@@ -109,13 +110,13 @@ def _reasons(
     yield Derived("pairs seen", timeline.steps * timeline.batch_size, "steps x pairs per step")
     yield Derived(
         "peak learning rate",
-        method.base_lr * lr_batch / 256,
-        f"method.base_lr {method.base_lr:g} x {lr_batch}/256"
+        method.peak_learning_rate(lr_batch),
+        f"method.base_lr {method.base_lr:g} x {lr_batch}/{REFERENCE_BATCH}"
         + (" (compat.lr_counts_repeats)" if config.compat.lr_counts_repeats else ""),
     )
     yield Derived(
         "warm-up steps",
-        min(timeline.steps, method.warmup_epochs * timeline.steps_per_epoch),
+        method.warmup_steps(timeline),
         f"method.warmup_epochs {method.warmup_epochs} x {timeline.steps_per_epoch} steps, at most all",
     )
     if timeline.epoch_stride > 1:

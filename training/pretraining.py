@@ -75,9 +75,11 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
 
 def leave_for_report(config: RunConfig, parts: Parts, run_dir: Path) -> None:
     """Write what only a run's start knows: derived numbers with reasons, and pictures of a few samples."""
-    (run_dir / "samples").mkdir(parents=True, exist_ok=True)
     derived = [dataclasses.asdict(number) for number in parts.plan.derived]
     (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
+    if (run_dir / "samples").exists():
+        return
+    (run_dir / "samples").mkdir()
     generator = np.random.default_rng(config.seed)
     for index in range(min(SAMPLES, len(parts.batches.source))):
         try:

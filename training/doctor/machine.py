@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from midway_hub.training.data.packs.workers import usable_cores
 
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -42,13 +43,6 @@ def describe_machine(device: torch.device, run_dir: str | Path = ".") -> Machine
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return Machine(name, usable_cores(), _memory(device), shutil.disk_usage(there).free)
-
-
-def usable_cores() -> int:
-    """Return the CPU cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def peak_memory(device: torch.device) -> int:

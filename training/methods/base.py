@@ -63,6 +63,14 @@ class MethodSettings(Settings):
             raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
         return self
 
+    def peak_learning_rate(self, batch_size: int) -> float:
+        """Return the highest learning rate for a batch of so many frame pairs."""
+        return self.base_lr * batch_size / REFERENCE_BATCH
+
+    def warmup_steps(self, timeline: Timeline) -> int:
+        """Return the optimizer steps in which the learning rate rises."""
+        return min(self.warmup_epochs * timeline.steps_per_epoch, timeline.steps)
+
 
 class Method(Trainable):
     """A pretraining method: it trains a `MidwayNetwork`, which `self.network` holds as `model`.
@@ -107,8 +115,8 @@ class Method(Trainable):
         if self.numbers.name != self.name:
             raise ValueError(f"method {self.name} got the settings of method {self.numbers.name!r}")
         self.timeline, self.compat = timeline, compat or Compat()
-        self.peak_learning_rate = self.numbers.base_lr * (lr_batch_size or timeline.batch_size) / REFERENCE_BATCH
-        self.warmup_steps = min(self.numbers.warmup_epochs * timeline.steps_per_epoch, timeline.steps)
+        self.peak_learning_rate = self.numbers.peak_learning_rate(lr_batch_size or timeline.batch_size)
+        self.warmup_steps = self.numbers.warmup_steps(timeline)
         self.network = self.make_network(self._configure(model))
         self.teacher = MovingAverage(self.network.follows())
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from midway_hub.training.data.views import normalise
 from torch import Tensor
 
 from midway_hub.outputs import TensorRecord
-from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 
 
 class RenderedPairs(Protocol):
@@ -96,18 +96,12 @@ def held_out_pairs(rendered: RenderedPairs, *, size: int = 224, patch_size: int 
 
     flow = crop(rendered.flow).float()
     return HeldOutPairs(
-        source=normalise_frames(crop(rendered.first)),
-        target=normalise_frames(crop(rendered.second)),
+        source=normalise(crop(rendered.first)),
+        target=normalise(crop(rendered.second)),
         flow=flow,
         visible=~crop(rendered.occluded) & _stays_inside(flow),
         labels=crop(rendered.labels).long(),
     )
-
-
-def normalise_frames(frames: Tensor) -> Tensor:
-    """Return frames (B, 3, H, W) uint8 as float32, normalised by the ImageNet mean and standard deviation."""
-    mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (frames.float() / 255 - mean) / std
 
 
 def _stays_inside(flow: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from midway_hub.training.data.views import normalise
 from midway_hub.training.probes.dense import LabelledFrames
-from midway_hub.training.probes.held_out import normalise_frames
 from PIL import Image, ImageOps
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -42,7 +42,7 @@ def read_labelled_folder(images: Path, labels: Path, *, size: int = 224, patch_s
     side = size // patch_size * patch_size
     read = [_read(picture, label, side) for picture, label in found]
     return LabelledFrames(
-        frames=normalise_frames(torch.stack([torch.from_numpy(frame) for frame, _ in read]).permute(0, 3, 1, 2)),
+        frames=normalise(torch.stack([torch.from_numpy(frame) for frame, _ in read]).permute(0, 3, 1, 2)),
         labels=torch.stack([torch.from_numpy(classes) for _, classes in read]).long(),
     )
 

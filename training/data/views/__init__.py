@@ -3,7 +3,7 @@
 from midway_hub.training.data.views.apply import apply_views
 from midway_hub.training.data.views.batched import apply_views_batched
 from midway_hub.training.data.views.draw import ColourDraw, CropDraw, ViewDraw, draw_views
-from midway_hub.training.data.views.normalise import normalise_views
+from midway_hub.training.data.views.normalise import normalise, normalise_views
 from midway_hub.training.data.views.picture import contact_sheet
 from midway_hub.training.data.views.settings import GROUPS, ColourRecipe, ViewSettings
 
@@ -18,5 +18,6 @@ __all__ = [
     "apply_views_batched",
     "contact_sheet",
     "draw_views",
+    "normalise",
     "normalise_views",
 ]

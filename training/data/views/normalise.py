@@ -19,10 +19,11 @@ def normalise_views(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         By group, float32 of the same shape.
     """
-    return {group: _normalise(levels) for group, levels in views.items()}
+    return {group: normalise(levels) for group, levels in views.items()}
 
 
-def _normalise(levels: Tensor) -> Tensor:
+def normalise(levels: Tensor) -> Tensor:
+    """Normalise frames (..., 3, H, W) in grey levels 0 to 255; see `normalise_views`."""
     mean = torch.tensor(IMAGENET_MEAN, device=levels.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=levels.device).view(3, 1, 1)
     return (levels.to(torch.float32) - 255 * mean).div_(255 * std)
