@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
+
+from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
 
 TARGET_NETWORKS = ("ema", "shared")
 SWITCHES = ("dynamics", "backward", "refinement", "gating")
@@ -47,6 +49,8 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         gating: Whether gating units scale the residuals of the forward predictor (paper Table 3).
         target_network: `"ema"` keeps two encoders (student for source frames, teacher for target frames and plain
             features); `"shared"` keeps one, as finetuned checkpoints do.
+        flow_head: What a flow head is made of (`FlowHeadConfig` or keywords for one); None: there is none.
+        segmentation_head: What a segmentation head is made of (`SegmentationHeadConfig` or keywords); None: none.
         initializer_range: Standard deviation of the truncated normal that weights are drawn from.
         **kwargs: What every transformers configuration takes, and `out_features` / `out_indices` for use as a
             backbone (stage names are `stem`, `stage1`, ..., one per encoder block).
@@ -82,6 +86,8 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         refinement: bool = True,
         gating: bool = True,
         target_network: str = "ema",
+        flow_head: FlowHeadConfig | Mapping[str, Any] | None = None,
+        segmentation_head: SegmentationHeadConfig | Mapping[str, Any] | None = None,
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
@@ -106,6 +112,11 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         self.refinement = refinement
         self.gating = gating
         self.target_network = target_network
+        # Plain data, so that transformers can save and compare it.
+        self.flow_head = None if flow_head is None else FlowHeadConfig.of(flow_head).to_dict()
+        self.segmentation_head = (
+            None if segmentation_head is None else SegmentationHeadConfig.of(segmentation_head).to_dict()
+        )
         self.initializer_range = initializer_range
         self._check_numbers()
         kwargs.pop("stage_names", None)  # derived; saved for readers of config.json only
@@ -147,6 +158,9 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"levels must be different encoder blocks between 0 and {self.depth - 1}, coarse (late) to fine "
                 f"(early), got {self.levels}"
             )
+
+        if self.flow_head is not None and not self.dynamics:
+            raise ValueError("a flow head reads the dynamics' predictions, and dynamics is false")
 
     def _levels_are_valid(self) -> bool:
         in_range = all(isinstance(level, int) and 0 <= level < self.depth for level in self.levels)

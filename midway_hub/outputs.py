@@ -127,11 +127,13 @@ class SegmentationOutput(TensorRecord):
         logits: (B, K, H, W).
         labels: (B, H, W), the most likely class.
         classes: Names of the K classes.
+        palette: Red, green and blue of each class, 0 to 255.
     """
 
     logits: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
 
 
 __all__ = ["ClipOutput", "Features", "FlowOutput", "Motion", "SegmentationOutput", "TensorRecord"]

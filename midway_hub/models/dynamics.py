@@ -162,6 +162,14 @@ class Dynamics(nn.Module):
             target_context=target_context,
         )
 
+    def backward_features(self, target: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Refine a frame's tokens top down, as the target's side does; returns (B, 1+N, D) by level."""
+        higher, found = target[self.top], {}
+        for name, level in self.levels.items():
+            with self._target_context():
+                higher = found[int(name)] = level.refine_target(target[int(name)], higher)
+        return found
+
     def predict(self, source: Mapping[int, Tensor], latents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Apply motion latents (one (B, M, Dm) per level) to a source frame; returns one (B, 1+N, D) per level."""
         backward_source = source[self.top]

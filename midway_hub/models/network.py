@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from midway_hub import registry
 from midway_hub.config import MidwayConfig
+from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
 from midway_hub.models._checks import check_frames, check_pair, normalise_layers
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
+from midway_hub.models.flow import FlowHead, estimate_flow, flow_head_inputs
 from midway_hub.models.pretrained import MidwayPreTrainedModel
+from midway_hub.models.segmentation import SegmentationHead, segment_frames
 from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
 
 Network = Literal["student", "teacher"]
@@ -48,6 +51,10 @@ class MidwayNetwork(MidwayPreTrainedModel):
             self.teacher = MidwayEncoder(config)
         if config.dynamics:
             self.dynamics = Dynamics(config)
+        if config.flow_head is not None:
+            self.flow_head = FlowHead(FlowHeadConfig.of(config.flow_head), config)
+        if config.segmentation_head is not None:
+            self.segmentation_head = SegmentationHead(SegmentationHeadConfig.of(config.segmentation_head), config)
         self.post_init()
         self.copy_source_to_target()
         self.freeze_ema()
@@ -154,22 +161,101 @@ class MidwayNetwork(MidwayPreTrainedModel):
         )
 
     def flow(
-        self, source: Tensor, target: Tensor, *, tile: int | None = None, overlap: float | None = None
+        self,
+        source: Tensor,
+        target: Tensor,
+        *,
+        tile: tuple[int, int] | Literal["training"] | None = None,
+        overlap: float | None = None,
     ) -> FlowOutput:
         """Estimate optical flow from source to target; needs a checkpoint with a flow head.
 
+        Args:
+            source: (B, 3, H, W), normalised; any H and W.
+            target: (B, 3, H, W), normalised.
+            tile: Height and width in pixels of the windows that flow is estimated in, or `"training"` for those of the
+                head's training crop; default: the whole frame at once.
+            overlap: Share of a window that the next one covers again, at least 0 and below 1; default with `tile`: 0.5.
+
+        Returns:
+            Flow and uncertainty at the frames' own size.
+
         Raises:
             MissingHeadError: This checkpoint has no flow head; the message names those that have one.
+            ValueError: A frame is unfit, the two differ in shape, or tile or overlap make no sense.
         """
-        raise self._missing_head("flow")
+        if not self.has_flow_head:
+            raise self._missing_head("flow")
+        source = self._checked(source, "source", axes=(4,), any_size=True)
+        target = self._checked(target, "target", axes=(4,), any_size=True)
+        check_pair(source, target)
+        return estimate_flow(self.predict_flow, self.flow_head.config, self.config, source, target, tile, overlap)
 
-    def segment(self, images: Tensor, *, slide: bool | None = None) -> SegmentationOutput:
+    def predict_flow(self, source: Tensor, target: Tensor) -> Tensor:
+        """Run dynamics and flow head on whole frames, as finetuning does.
+
+        Args:
+            source: (B, 3, H, W), normalised; H and W multiples of the patch size.
+            target: (B, 3, H, W), normalised.
+
+        Returns:
+            (B, 3, H, W): flow in pixels, x then y, and the raw scale s of the Laplacian (CroCo v2).
+        """
+        dynamics = self._require_dynamics()
+        tokens = self._tapped(source, "student")
+        motion = dynamics(tokens, self._tapped(target, "teacher"), self._grid(source))
+        inputs = flow_head_inputs(tokens[self.config.depth - 1], motion, dynamics.motion_proj)
+        return self.flow_head(inputs, motion.grid)
+
+    def segment(
+        self, images: Tensor, *, slide: tuple[int, int] | Literal["default"] | None = "default"
+    ) -> SegmentationOutput:
         """Segment frames into classes; needs a checkpoint with a segmentation head.
+
+        Args:
+            images: (B, 3, H, W), normalised; any H and W.
+            slide: Side of the window and step between windows in pixels; None: the whole frame at once; default: as
+                the head's configuration says.
+
+        Returns:
+            Logits and labels at the frames' own size, and the classes' names and palette.
 
         Raises:
             MissingHeadError: This checkpoint has no segmentation head; the message names those that have one.
+            ValueError: A frame is unfit, or `slide` makes no sense.
         """
-        raise self._missing_head("segmentation")
+        if not self.has_segmentation_head:
+            raise self._missing_head("segmentation")
+        images = self._checked(images, "images", axes=(4,), any_size=True)
+        head = self.segmentation_head.config
+        return segment_frames(
+            self.predict_classes, head, self.config, images, head.slide if slide == "default" else slide
+        )
+
+    def predict_classes(self, images: Tensor) -> Tensor:
+        """Run encoder and segmentation head on whole frames, as training does.
+
+        Args:
+            images: (B, 3, H, W), normalised; H and W multiples of the patch size.
+
+        Returns:
+            Logits (B, K, h', w') at the head's own resolution.
+        """
+        return self.segmentation_head(self.segmentation_features(images))
+
+    def segmentation_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return what the segmentation head reads of frames: grids (B, D, h, w), one per layer of its configuration.
+
+        Encoder blocks come through the final norm. Backward features are those of the target's side, top down, as the
+        teacher makes them.
+        """
+        head = self.segmentation_head.config
+        if head.features == "encoder":
+            return self.encode(images, layers=head.layers).layers
+        images = self._checked(images, "images", axes=(4,))
+        found = self._require_dynamics().backward_features(self._tapped(images, "teacher"))
+        levels = [self.config.levels[-1] if level == -1 else level for level in head.layers]
+        return tuple(found[level][:, 1:].transpose(1, 2).unflatten(2, self._grid(images)) for level in levels)
 
     @property
     def has_flow_head(self) -> bool:
@@ -226,14 +312,14 @@ class MidwayNetwork(MidwayPreTrainedModel):
     def _weights_loaded(self) -> None:
         self.freeze_ema()
 
-    def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int]) -> Tensor:
+    def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int], any_size: bool = False) -> Tensor:
         weights, config = self.student.pos_embed, self.config
         check_frames(
             frames,
             name=name,
             axes=axes,
             channels=config.num_channels,
-            multiple=config.patch_size,
+            multiple=1 if any_size else config.patch_size,
             device=weights.device,
         )
         return frames.to(weights.dtype)

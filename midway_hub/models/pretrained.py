@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from midway_hub import hub
 from midway_hub.config import MidwayConfig
+from midway_hub.models._heads import Head
 from midway_hub.models._loading import LoadReport, check_keys, quiet_loading
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
@@ -38,7 +39,14 @@ class MidwayPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal weights, zero biases, unit norms, zero motion tokens and dynamics positions (spec 3)."""
+        """Truncated normal weights, zero biases, unit norms, zero motion tokens and dynamics positions (spec 3).
+
+        Heads draw their own.
+        """
+        for head in self.children():
+            if isinstance(head, Head) and head.holds(module):
+                head.initialise_module(module)
+                return
         std = self.config.initializer_range
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.trunc_normal_(module.weight, std=std)

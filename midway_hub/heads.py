@@ -1,0 +1,163 @@
+"""What heads a network carries: every number of a flow or segmentation head, documented and validated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+IGNORE = 255
+"""The label of pixels that count nowhere."""
+
+FEATURES = ("encoder", "backward")
+NECKS = ("pyramid", "lateral", "none")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Base of the heads' configurations: plain data in `config.json`, validated here."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, _frozen(value))
+        self._check()
+
+    def _check(self) -> None:
+        """Raise a ValueError for numbers that do not work."""
+
+    @classmethod
+    def of(cls, values: Self | Mapping[str, Any]) -> Self:
+        """Make a configuration of keywords, or return the one that is given.
+
+        Raises:
+            ValueError: An unknown keyword, or a number that does not work.
+        """
+        if isinstance(values, cls):
+            return values
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{cls.__name__} is made of keywords, got {type(values).__name__}")
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; there are: {', '.join(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as `config.json` holds it."""
+        return {name: _thawed(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class FlowHeadConfig(HeadConfig):
+    """A DPT head that reads optical flow off the dynamics (paper App. B.4). The defaults are CroCo v2's sizes.
+
+    Attributes:
+        layer_dims: Widths of the four reassembled maps, fine (1/4 of the frame) to coarse (1/32).
+        feature_dim: Width of the fused maps.
+        last_dim: Width before the output layer.
+        scale_bounds: Least and largest scale of the Laplacian in pixels (a and b of the bounded loss).
+        tile: Height and width in pixels of the training crop, which tiled flow takes its windows from.
+    """
+
+    layer_dims: tuple[int, ...] = (96, 192, 384, 768)
+    feature_dim: int = 256
+    last_dim: int = 32
+    scale_bounds: tuple[float, float] = (0.25, 4.0)
+    tile: tuple[int, int] = (320, 384)
+
+    def _check(self) -> None:
+        if len(self.layer_dims) != 4:
+            raise ValueError(f"layer_dims of a flow head are four widths, got {len(self.layer_dims)}")
+        for name in ("layer_dims", "tile"):
+            _counts(name, getattr(self, name))
+        _counts("feature_dim", (self.feature_dim,))
+        _counts("last_dim", (self.last_dim,))
+        least, largest = self.scale_bounds
+        if not 0 < least < largest:
+            raise ValueError(f"scale_bounds must be positive and rising, got {self.scale_bounds}")
+
+
+@dataclass(frozen=True)
+class SegmentationHeadConfig(HeadConfig):
+    """A head that tells classes apart: one linear layer, or UperNet.
+
+    Attributes:
+        name: `linear` or `upernet`.
+        classes: Names of the classes, in the order of their labels.
+        palette: Red, green and blue of every class, 0 to 255.
+        features: `encoder` for the blocks of the plain (teacher) encoder, `backward` for the backward features of the
+            dynamics' levels, coarse to fine (linear only).
+        layers: Encoder blocks that are read, negatives from the last; with `backward`, levels of the dynamics. The
+            linear head joins them, UperNet wants four.
+        batch_norm: Whether the linear head normalises its inputs by batch (DINOv2's readout); the paper's does not.
+        dropout: Share of the channels that the classifier does not see in training.
+        channels: Width of UperNet.
+        pool_scales: Grids that UperNet's pyramid pooling reduces the coarsest map to.
+        neck: What makes UperNet's four scales of maps that are all at 1/16: `pyramid` (Feature2Pyramid of MAE, BEiT and
+            iBOT), `lateral` (mmsegmentation's MultiLevelNeck), or `none`.
+        slide: Side of the window and step between windows in pixels, for sliding inference; None: whole frames.
+    """
+
+    name: str = "linear"
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    features: str = "encoder"
+    layers: tuple[int, ...] = (-1,)
+    batch_norm: bool = False
+    dropout: float = 0.0
+    channels: int = 512
+    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
+    neck: str = "pyramid"
+    slide: tuple[int, int] | None = None
+
+    def _check(self) -> None:
+        _one_of("name", self.name, ("linear", "upernet"))
+        _one_of("features", self.features, FEATURES)
+        _one_of("neck", self.neck, NECKS)
+        if not 2 <= len(self.classes) <= IGNORE:
+            raise ValueError(f"a segmentation head needs 2 to {IGNORE} classes, got {len(self.classes)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("two classes of the segmentation head have the same name")
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
+        if not self.layers:
+            raise ValueError("layers names no features to read")
+        if self.name == "upernet" and (len(self.layers) != 4 or self.features != "encoder"):
+            raise ValueError(
+                f"upernet reads four encoder blocks, got {len(self.layers)} of the {self.features}: "
+                "the paper reads backward features with the linear head only"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        _counts("channels", (self.channels,))
+        _counts("pool_scales", self.pool_scales)
+        if self.slide is not None:
+            _counts("slide", self.slide)
+            if self.slide[1] > self.slide[0]:
+                raise ValueError(
+                    f"slide steps {self.slide[1]} pixels with windows of {self.slide[0]}: pixels are missed"
+                )
+
+
+def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _counts(name: str, values: Sequence[Any]) -> None:
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be whole numbers of at least 1, got {value!r}")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _thawed(value: Any) -> Any:
+    return list(map(_thawed, value)) if isinstance(value, list | tuple) else value
+
+
+__all__ = ["IGNORE", "FlowHeadConfig", "HeadConfig", "SegmentationHeadConfig"]

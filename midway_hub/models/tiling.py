@@ -1,0 +1,131 @@
+"""Dense predictions on large frames: windows that cover a frame, and the weighted mean of what is predicted in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+Offset = tuple[int, int]
+
+
+def overlapping_windows(frame: Size, window: Size, overlap: float) -> list[Offset]:
+    """Spread windows evenly over a frame, neighbours sharing at least `overlap` of their side (CroCo v2, tiled flow).
+
+    Args:
+        frame: Height and width in pixels, at least the window's.
+        window: Height and width of every window.
+        overlap: Share of a window's side that the next one covers again, at least 0 and below 1.
+
+    Returns:
+        The top left corner (y, x) of every window, row by row; together they cover every pixel.
+
+    Raises:
+        ValueError: A window is larger than the frame, or the overlap is out of range.
+    """
+    _check_windows(frame, window)
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}")
+    rows, columns = (_evenly_spread(*sides, overlap) for sides in zip(frame, window, strict=True))
+    return list(product(rows, columns))
+
+
+def stepped_windows(frame: Size, window: Size, step: Size) -> list[Offset]:
+    """Step windows over a frame, the last of an axis shifted back into it (mmsegmentation's sliding inference).
+
+    Args:
+        frame: Height and width in pixels, at least the window's.
+        window: Height and width of every window.
+        step: Pixels from one window to the next, down and to the right; at most the window's side.
+
+    Returns:
+        The top left corner (y, x) of every window, row by row; together they cover every pixel.
+
+    Raises:
+        ValueError: A window is larger than the frame, or a step leaves pixels out.
+    """
+    _check_windows(frame, window)
+    if not all(1 <= stride <= side for stride, side in zip(step, window, strict=True)):
+        raise ValueError(f"a step must be at least 1 and at most the window's side: step {step}, window {window}")
+    rows, columns = (_stepped(*sides) for sides in zip(frame, window, step, strict=True))
+    return list(product(rows, columns))
+
+
+def all_alike(prediction: Tensor) -> Tensor:
+    """Weigh every pixel of a prediction (B, K, h, w) by one: weights (B, 1, h, w)."""
+    return torch.ones_like(prediction[:, :1])
+
+
+def predict_in_windows(
+    predict: Callable[..., Tensor],
+    frames: Sequence[Tensor],
+    offsets: Sequence[Offset],
+    window: Size,
+    *,
+    weigh: Callable[[Tensor], Tensor] = all_alike,
+) -> Tensor:
+    """Predict in every window and take the weighted mean of what overlaps, in fp32.
+
+    Args:
+        predict: Maps windows cut out of `frames`, each (B, C, *window), to a prediction (B, K, *window).
+        frames: One (B, C, H, W) or several of the same size, such as a source and a target.
+        offsets: Top left corner (y, x) of every window; at least one, and together they cover every pixel.
+        window: Height and width of every window.
+        weigh: Maps a prediction in fp32 to positive weights (B, 1, *window).
+
+    Returns:
+        (B, K, H, W) in fp32: sum of weight times prediction over 1e-16 + sum of weights (CroCo v2).
+
+    Raises:
+        ValueError: There are no windows, or a prediction does not have the window's size.
+    """
+    sums: tuple[Tensor, Tensor] | None = None
+    for y, x in offsets:
+        part = (..., slice(y, y + window[0]), slice(x, x + window[1]))
+        prediction = predict(*(frame[part] for frame in frames)).float()
+        if prediction.shape[-2:] != tuple(window):
+            raise ValueError(f"a window of {window} was predicted as {tuple(prediction.shape[-2:])}")
+        weight = weigh(prediction)
+        if sums is None:
+            size = frames[0].shape[-2:]
+            sums = prediction.new_zeros(*prediction.shape[:2], *size), weight.new_zeros(*weight.shape[:2], *size)
+        weighted, weights = sums
+        weighted[part] += weight * prediction
+        weights[part] += weight
+    if sums is None:
+        raise ValueError("there are no windows to predict in")
+    return sums[0] / (1e-16 + sums[1])
+
+
+def pad_to(frames: Tensor, size: Size) -> Tensor:
+    """Repeat the right and the bottom edge of frames (B, C, H, W) until they are at least `size`."""
+    missing = [max(wanted - seen, 0) for wanted, seen in zip(size, frames.shape[-2:], strict=True)]
+    return F.pad(frames, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else frames
+
+
+def round_up(size: Size, multiple: int) -> Size:
+    """Return the least multiples that are not below height and width."""
+    height, width = (-(-side // multiple) * multiple for side in size)
+    return height, width
+
+
+def _evenly_spread(total: int, window: int, overlap: float) -> list[int]:
+    # In floating point, 1 - 0.9 is a little less than 0.1 and whole quotients are counted up: published windows are.
+    count = 1 + math.ceil((total - window) / ((1 - overlap) * window))
+    last = total - window
+    return [round(index * last / (count - 1)) for index in range(count)] if count > 1 else [0]
+
+
+def _stepped(total: int, window: int, step: int) -> list[int]:
+    count = max(total - window + step - 1, 0) // step + 1
+    return [min(index * step, total - window) for index in range(count)]
+
+
+def _check_windows(frame: Size, window: Size) -> None:
+    if not all(1 <= side <= total for side, total in zip(window, frame, strict=True)):
+        raise ValueError(f"windows of {window} do not fit into frames of {frame}: pad the frames or take smaller ones")
