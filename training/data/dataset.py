@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,12 +11,10 @@ from midway_hub.training.data.payloads import MadeViews, Payload, RawFrames, Unm
 from midway_hub.training.data.quarantine import Rejection, exceeds
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.sampler import Visit
+from midway_hub.training.data.substitutes import turns
 from midway_hub.training.data.synthetic import WorldSource
 from midway_hub.training.data.views import ViewDraw, ViewSettings, apply_views, draw_views
 from torch.utils.data import Dataset
-
-SPARE_ATTEMPTS = 10
-"""Draws that a visit may try beyond one for every item, where items are readable in parts."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class VisitDataset(Dataset[Visited]):
 
     def __getitem__(self, visit: Visit) -> Visited:
         rejections: dict[int, Rejection] = {}
-        for attempt, item in enumerate(self._items(visit)):
+        for attempt, item in enumerate(turns(visit.item, len(self._source), seed=self._seed, number=visit.number)):
             try:
                 pairs = self._take(item, visit.number, attempt)
             except SampleError as error:
@@ -79,16 +77,6 @@ class VisitDataset(Dataset[Visited]):
             samples = [self._sample(pair, visit.first_draw + place) for place, pair in enumerate(pairs)]
             return Visited(samples, [(pair.name, *pair.frames, pair.seconds) for pair in pairs], [*rejections.values()])
         return Visited(None, [], [*rejections.values()])
-
-    def _items(self, visit: Visit) -> Iterator[int]:
-        """Yield the visit's own item, then the others in an order of its own, then again."""
-        yield visit.item
-        items = len(self._source)
-        order = generator(self._seed, "substitute", visit.number).permutation(items).tolist()
-        order.remove(visit.item)
-        order.append(visit.item)
-        for attempt in range(items - 1 + SPARE_ATTEMPTS):
-            yield order[attempt % items]
 
     def _take(self, item: int, visit: int, attempt: int) -> list[FramePair]:
         if item in self._unreadable:

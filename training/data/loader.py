@@ -10,7 +10,7 @@ from midway_hub.training.compat import Compat
 from midway_hub.training.data.dataset import VisitDataset, WorldDataset, join
 from midway_hub.training.data.frame_pair import PairSource
 from midway_hub.training.data.quarantine import Quarantine, TooManyRejectedError
-from midway_hub.training.data.sampler import Sampler, Visit
+from midway_hub.training.data.sampler import MicroBatches, Sampler
 from midway_hub.training.data.settings import DataSettings
 from midway_hub.training.data.synthetic import WorldSource
 from midway_hub.training.data.views import ViewSettings, normalise_views
@@ -126,7 +126,7 @@ class PairBatches:
         workers = self._data.workers
         return DataLoader(
             self._dataset,
-            batch_sampler=_MicroBatches(self._sampler, first, last),  # type: ignore[arg-type]
+            batch_sampler=MicroBatches(self._sampler, first, last),  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=join,
             pin_memory=self._pin_memory,
@@ -136,16 +136,3 @@ class PairBatches:
             multiprocessing_context=self._data.start_method if workers else None,
             prefetch_factor=self._data.prefetch if workers else None,
         )
-
-
-class _MicroBatches:
-    """The loader's batch sampler over a range of micro-batches."""
-
-    def __init__(self, sampler: Sampler, first: int, last: int) -> None:
-        self._sampler, self._range = sampler, range(first, last)
-
-    def __iter__(self) -> Iterator[list[Visit]]:
-        return map(self._sampler.micro_batch, self._range)
-
-    def __len__(self) -> int:
-        return len(self._range)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -90,6 +91,19 @@ class Sampler:
         """Return the item that a visit takes: every pass over the source is a permutation of it."""
         number, place = divmod(visit, self.items)
         return int(_order(self.items, self.seed, 0 if self._repeats_order else number)[place])
+
+
+class MicroBatches:
+    """A loader's batch sampler over a range of micro-batches."""
+
+    def __init__(self, sampler: Sampler, first: int, last: int) -> None:
+        self._sampler, self._range = sampler, range(first, last)
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        return map(self._sampler.micro_batch, self._range)
+
+    def __len__(self) -> int:
+        return len(self._range)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,118 @@
+"""Synthetic worlds as labelled examples: made by reading processes, or a batch at a time on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from midway_hub.training.data.randomness import generator
+from midway_hub.training.data.sampler import Sampler
+from midway_hub.training.data.synthetic.draws import FIRST_HELD_OUT
+from midway_hub.training.data.synthetic.settings import WorldSettings
+from midway_hub.training.data.synthetic.source import WorldSource
+from midway_hub.training.data.synthetic.worlds import WorldPairs, render_pairs
+from midway_hub.training.data.views import normalise
+from midway_hub.training.engine.protocol import Batch
+from midway_hub.training.timeline import Timeline
+from torch import Tensor
+
+Task = Literal["flow", "segmentation"]
+
+
+def labelled(worlds: WorldPairs, task: Task) -> dict[str, Tensor]:
+    """Return what a task learns from: frames in grey levels, and the truth.
+
+    Flow: `source` and `target` (B, 3, H, W), `flow` (B, 2, H, W), `valid` (B, H, W); points that become occluded count
+    too, as in the published data sets. Segmentation: `image` (B, 3, H, W) and `labels` (B, H, W).
+    """
+    if task == "segmentation":
+        return {"image": worlds.first, "labels": worlds.labels}
+    return {
+        "source": worlds.first,
+        "target": worlds.second,
+        "flow": worlds.flow,
+        "valid": torch.isfinite(worlds.flow).all(dim=1),
+    }
+
+
+def world_seed(draw: np.random.Generator) -> int:
+    """Draw the seed of a world that is not one of the held-out ones."""
+    return int(draw.integers(0, FIRST_HELD_OUT))
+
+
+class WorldExamples:
+    """Examples for `SupervisedBatches`: every turn is a new world, rendered where it is read.
+
+    Args:
+        settings: What worlds are made of.
+        task: What is learned from them.
+        length: Worlds that count as one pass.
+    """
+
+    def __init__(self, settings: WorldSettings, task: Task, *, length: int = 10_000) -> None:
+        self.settings, self.task, self.length = settings, task, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def example(self, index: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Render a world; see `Examples`."""
+        worlds = render_pairs(self.settings, [world_seed(generator)])
+        return {name: values[0].numpy() for name, values in labelled(worlds, self.task).items()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the worlds depend on."""
+        return WorldSource(self.settings, length=self.length).fingerprint()
+
+
+class WorldBatches:
+    """The same examples, rendered a micro-batch at a time on the training device: `Batches` for the engine.
+
+    Args:
+        examples: What is rendered.
+        seed: Seed of the run.
+        timeline: Worlds of a step.
+        rank: This process, from 0.
+        world_size: All processes.
+        accumulate: Micro-batches of a step.
+
+    Raises:
+        ValueError: The worlds of a step cannot be shared by the processes and micro-batches.
+    """
+
+    def __init__(
+        self,
+        examples: WorldExamples,
+        *,
+        seed: int,
+        timeline: Timeline,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        self.examples, self._seed = examples, seed
+        self._sampler = Sampler(
+            len(examples), seed=seed, timeline=timeline, rank=rank, world_size=world_size, accumulate=accumulate
+        )
+
+    def iterate(self, first: int, last: int) -> Iterator[Batch]:
+        """Yield the seeds of this process's micro-batches."""
+        for number in range(first, last):
+            visits = self._sampler.micro_batch(number)
+            yield {"seeds": [world_seed(generator(self._seed, "example", visit.number)) for visit in visits]}
+
+    def finish(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """Render the worlds on `device`, frames normalised."""
+        made = labelled(render_pairs(self.examples.settings, batch["seeds"], device=device), self.examples.task)
+        frames = ("source", "target", "image")
+        return {name: normalise(values) if name in frames else values for name, values in made.items()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what identifies the data."""
+        return self.examples.fingerprint()
+
+    def rejected(self) -> list[dict[str, str]]:
+        """Return nothing: worlds can always be made."""
+        return []
