@@ -32,11 +32,20 @@ def export(
 ) -> None:
     """Write a run's weights as a folder that MidwayNetwork.from_pretrained loads, with a card of measured facts."""
     from midway_hub.training.export import DTYPES, export_run
-    from midway_hub.training.pretraining import rebuild
+    from midway_hub.training.kinds import kind, kind_of_run
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    written = export_run(run_dir, out, build=rebuild, step=step, dtype=dtype, licence=licence, name=name)  # type: ignore[arg-type]
+    run = kind(kind_of_run(run_dir))
+    written = export_run(
+        run_dir,
+        out,
+        build=lambda values: run.rebuild(values, run_dir),
+        step=step,
+        dtype=dtype,  # type: ignore[arg-type]
+        licence=licence,
+        name=name,
+    )
     console.say(f"{written}: load it with MidwayNetwork.from_pretrained({str(written)!r})")
 
 
@@ -58,12 +67,13 @@ def submit(
     cluster: Annotated[str, typer.Option(help="slurm, or local for processes on this machine.")] = "slurm",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the sbatch script only.")] = False,
 ) -> None:
-    """Hand a pretraining run to Slurm: saved before its time is up, queued again, going on where it was."""
+    """Hand a run of any kind to Slurm: saved before its time is up, queued again, going on where it was."""
     from midway_hub.training import submit as jobs
-    from midway_hub.training.config import load_config
+    from midway_hub.training.kinds import kind, kind_of_recipe
 
+    name = kind_of_recipe(recipe)
     wanted = [*(overrides or ()), f"engine.devices={processes}", f"engine.nodes={nodes}"]
-    load_config(recipe, wanted)  # errors now, not in the queue
+    kind(name).load(recipe, wanted)  # errors now, not in the queue
     resources = jobs.Resources(
         nodes=nodes,
         processes=processes,
@@ -77,7 +87,7 @@ def submit(
     if dry_run:
         console.say(jobs.sbatch_script(run_dir, resources))
         return
-    arguments = ("pretrain", recipe, *wanted, "--run-dir", str(run_dir))
+    arguments = (name, recipe, *wanted, "--run-dir", str(run_dir))
     job = jobs.submit(arguments, run_dir=run_dir, resources=resources, cluster=cluster)  # type: ignore[arg-type]
     console.say(f"job {job.job_id}; its output: {job.paths.stdout}")
 

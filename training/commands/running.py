@@ -1,4 +1,4 @@
-"""Commands that train: pretrain, resume, recipes, trace, submit."""
+"""Commands that train: pretrain, flow, segmentation, resume, recipes, trace."""
 
 from __future__ import annotations
 
@@ -11,29 +11,36 @@ from midway_hub.training.commands._common import Json, Overrides, Recipe, RunDir
 from midway_hub import _console as console
 
 if TYPE_CHECKING:
+    from midway_hub.training.configuration import Configuration
     from midway_hub.training.plan import Plan
 
 app = typer.Typer()
 
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print every derived number, and do nothing.")]
+NewRunDir = Annotated[Path | None, typer.Option(help="Where everything is written; default: runs/RECIPE.")]
+
+
 @command(app, panel="Train")
 def recipes(as_json: Json = False) -> None:
-    """List the recipes for pretraining."""
-    from midway_hub.training.recipes import list_recipes, load_recipe
+    """List the recipes for pretraining, flow and segmentation."""
+    from midway_hub.training.kinds import KINDS
+    from midway_hub.training.recipes import list_recipes, read_recipe
 
-    described = {name: " ".join(load_recipe(name).get("description", "").split()) for name in list_recipes("pretrain")}
+    found = [(kind, name) for kind in KINDS for name in list_recipes(kind)]
+    rows = [(name, kind, " ".join(read_recipe(name, kind=kind).get("description", "").split())) for kind, name in found]
     if as_json:
-        console.print_json(described)
+        console.print_json({name: {"kind": kind, "description": text} for name, kind, text in rows})
     else:
-        console.table("recipes", ["recipe", "what it is"], list(described.items()))
+        console.table("recipes", ["recipe", "for", "what it is"], rows)
 
 
 @command(app, panel="Train")
 def pretrain(
     recipe: Recipe,
     overrides: Overrides = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Where everything is written; default: runs/RECIPE.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every derived number, and do nothing.")] = False,
+    run_dir: NewRunDir = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Pretrain by a recipe, from the start or from where the run directory's last checkpoint is.
@@ -43,29 +50,60 @@ def pretrain(
     Examples: pretrain smoke --run-dir runs/smoke; pretrain paper/bdd_vits data.path=/data/bdd100k/videos/train
     --dry-run
     """
-    from midway_hub.training.config import load_config
+    _start("pretrain", recipe, overrides, run_dir, dry_run=dry_run, as_json=as_json)
 
-    config = load_config(recipe, overrides or ())
-    if dry_run:
-        from midway_hub.training.pretraining import forecast
 
-        _show_plan(forecast(config), as_json=as_json)
-        return
-    _run(config, run_dir or Path("runs") / recipe.replace("/", "-").removesuffix(".yaml"))
+@command(app, panel="Train")
+def flow(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run_dir: NewRunDir = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Finetune a network for optical flow by a recipe, from the start or from the last checkpoint.
+
+    start.weights says what it starts from: a registry name, a Hub repo, or the export of a pretraining run.
+    start.freeze=true trains the head alone, start.dynamics=reinitialised keeps the encoder only.
+
+    Examples: flow flow_synthetic_small start.weights=runs/synthetic_small/export
+
+    flow paper/flow_vits data.roots.sintel=/data/sintel data.roots.things=/data/FlyingThings
+    data.roots.chairs=/data/FlyingChairs data.roots.tartanair=/data/tartanair --dry-run
+    """
+    _start("flow", recipe, overrides, run_dir, dry_run=dry_run, as_json=as_json)
+
+
+@command(app, panel="Train")
+def segmentation(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run_dir: NewRunDir = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train a segmentation head by a recipe, on frozen features or with the whole network.
+
+    Examples: segmentation segmentation_synthetic_small start.weights=runs/synthetic_small/export
+
+    segmentation paper/segmentation_bdd_linear_vits data.root=/data/bdd100k --dry-run
+    """
+    _start("segmentation", recipe, overrides, run_dir, dry_run=dry_run, as_json=as_json)
 
 
 @command(app, panel="Train")
 def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
-    """Go on with a run from its last whole checkpoint: the weights become those of a run that never stopped.
+    """Go on with a run of any kind from its last whole checkpoint: the weights become those of a run never stopped.
 
     Only what does not say what is learned may be overridden, e.g. engine.log_every or data.workers.
     """
-    from midway_hub.training.config import load_config
+    from midway_hub.training.kinds import kind, kind_of_run
 
     saved = run_dir / "config.yaml"
     if not saved.is_file():
         raise FileNotFoundError(f"{run_dir} is no run directory: it has no config.yaml; start one with `pretrain`")
-    _run(load_config(saved, overrides or ()), run_dir)
+    name = kind_of_run(run_dir)
+    _run(name, kind(name).load(saved, overrides or ()), run_dir)
 
 
 @command(app, panel="Train")
@@ -77,10 +115,22 @@ def trace(recipe: Recipe, overrides: Overrides = None) -> None:
     console.say(trace_run(load_config(recipe, overrides or ())))
 
 
-def _run(config, run_dir: Path) -> None:
-    from midway_hub.training.pretraining import pretrain as run
+def _start(
+    name: str, recipe: str, overrides: list[str] | None, run_dir: Path | None, *, dry_run: bool, as_json: bool
+) -> None:
+    from midway_hub.training.kinds import kind
 
-    outcome = run(config, run_dir)
+    config = kind(name).load(recipe, overrides or ())
+    if dry_run:
+        _show_plan(kind(name).forecast(config), as_json=as_json)
+        return
+    _run(name, config, run_dir or Path("runs") / recipe.replace("/", "-").removesuffix(".yaml"))
+
+
+def _run(name: str, config: Configuration, run_dir: Path) -> None:
+    from midway_hub.training.kinds import kind
+
+    outcome = kind(name).run(config, run_dir)
     if outcome is None:  # not the first process
         return
     console.say(f"{outcome.state} at step {outcome.step}: {run_dir}")

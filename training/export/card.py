@@ -74,12 +74,22 @@ def _header(licence: str | None) -> str:
 
 
 def _summary(record: RunRecord, step: int) -> str:
-    method = _of(record.config, "method", "name") or "a method of midway_hub"
-    text = f"A network pretrained on video without labels, with `{method}` by the recipe `{_recipe(record)}`."
+    text = f"{_what_it_is(record)}, by the recipe `{_recipe(record)}`."
     steps = planned_steps(record)
     if steps and step < steps:
         text += f"\n\n> **Not the end of the run.** These are the weights after {step:,} of {steps:,} steps."
     return text
+
+
+def _what_it_is(record: RunRecord) -> str:
+    kind = record.config.get("kind", "pretrain")
+    if kind == "pretrain":
+        method = _of(record.config, "method", "name") or "a method of midway_hub"
+        return f"A network pretrained on video without labels, with `{method}`"
+    head = {"flow": "an optical flow head", "segmentation": "a segmentation head"}.get(str(kind), "a head")
+    weights, frozen = _of(record.config, "start", "weights"), _of(record.config, "start", "freeze")
+    start = f"`{Path(str(weights)).name or weights}`" if weights else "an untrained network"
+    return f"A network with {head}, {'the head alone' if frozen else 'everything'} trained with labels from {start}"
 
 
 def _training(record: RunRecord, step: int) -> Iterator[tuple[str, Any]]:
@@ -87,13 +97,17 @@ def _training(record: RunRecord, step: int) -> Iterator[tuple[str, Any]]:
     yield "recipe", _recipe(record)
     yield "optimizer steps", f"{step:,}" + (f" of {steps:,}" if steps else "")
     if pairs:
-        yield "frame pairs per step", f"{pairs:,}"
-        yield "frame pairs seen", f"{step * pairs:,}"
+        what = "pictures" if record.config.get("kind") == "segmentation" else "frame pairs"
+        yield f"{what} per step", f"{pairs:,}"
+        yield f"{what} seen", f"{step * pairs:,}"
     yield "devices", devices(record) or "unknown"
     yield "precision", _of(record.config, "engine", "precision") or "unknown"
     if (hours := _hours(record, step)) is not None:
         yield "hours", f"{hours:.2f} (sum of the logged steps' times)"
     yield "seed", record.config.get("seed", "unknown")
+    if (start := record.config.get("start")) is not None:
+        yield "dynamics", start.get("dynamics")
+        yield "encoder for both frames", start.get("encoder")
     yield "resumes", len(run.get("resumes") or ())
     yield "incidents", run.get("incident_count", len(run.get("incidents") or ()))
     yield "oddities of the released recipe that are on", ", ".join(compat_switches(record)) or "none"

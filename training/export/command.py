@@ -18,8 +18,9 @@ def command_of(record: RunRecord) -> str:
     Where the data lies is left for the reader to fill in.
     """
     recipe = str(record.config.get("recipe") or "")
-    as_it_was = ["python", "-m", "midway_hub.training", "pretrain"]
-    wanted = _recipe(recipe)
+    kind = str(record.config.get("kind", "pretrain"))
+    as_it_was = ["python", "-m", "midway_hub.training", kind]
+    wanted = _recipe(recipe, kind)
     if wanted is None:
         return f"{shlex.join(as_it_was)} config.yaml  # of the run"
     said = flatten(record.config)
@@ -28,17 +29,18 @@ def command_of(record: RunRecord) -> str:
     return shlex.join([*as_it_was, recipe, *overrides])
 
 
-def _recipe(name: str) -> dict[str, Any] | None:
+def _recipe(name: str, kind_name: str) -> dict[str, Any] | None:
     """The configuration that a recipe gives by itself, or None where there is no such recipe any more."""
     try:
-        from midway_hub.training.config import load_config
+        from midway_hub.training.kinds import kind
 
-        return load_config(name).to_dict()
+        return kind(kind_name).load(name, ()).to_dict()
     except (ValueError, OSError):
         return None
 
 
 def _value(key: str, value: Any) -> str:
-    if key.endswith(("path", "images", "labels")) and isinstance(value, str):
+    is_path = key.endswith(("path", "images", "labels", "root")) or ".roots." in key
+    if is_path and isinstance(value, str):
         return "PATH"
     return value if isinstance(value, str) else json.dumps(value)

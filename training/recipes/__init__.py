@@ -15,7 +15,7 @@ def list_recipes(kind: str | None = None) -> list[str]:
     """Return the names of all recipes, sorted.
 
     Args:
-        kind: `"init"` for recipes of untrained weights, `"pretrain"` for those of pretraining; default: all.
+        kind: `"init"` for recipes of untrained weights, `"pretrain"`, `"flow"` or `"segmentation"`; default: all.
     """
     names = sorted(_found(files(__name__), ""))
     return [name for name in names if kind is None or load_recipe(name).get("kind", "pretrain") == kind]
@@ -35,24 +35,38 @@ def load_recipe(name: str) -> dict[str, Any]:
     return yaml.safe_load(found[name].read_text())
 
 
-def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """Read a pretraining recipe by name or path, with what it is based on (`base: NAME`) filled in.
+def read_recipe(recipe: str | Path, *, kind: str = "pretrain") -> dict[str, Any]:
+    """Read a recipe of a kind by name or path, with what it is based on (`base: NAME`) filled in.
 
     Args:
         recipe: A recipe's name, or the path of a YAML file; an existing file wins.
+        kind: Kind of the recipe; a file that does not say is one of pretraining.
 
     Raises:
-        ValueError: There is no such recipe, or the file is not a recipe.
+        ValueError: There is no such recipe, the file is not a recipe, or it is one of another kind.
     """
+    values = _read(recipe)
+    found = values.pop("kind", "pretrain")
+    if found != kind:
+        raise ValueError(
+            f"{recipe} is a recipe of kind {found!r}, wanted {kind!r}; there are: {', '.join(list_recipes(kind))}"
+        )
+    base = values.pop("base", None)
+    values.setdefault("recipe", str(recipe))
+    return _merge(read_recipe(base, kind=kind), values) if base else values
+
+
+def kind_of(recipe: str | Path) -> str:
+    """Return the kind of a recipe, by name or path: `pretrain` where it does not say."""
+    return str(_read(recipe).get("kind", "pretrain"))
+
+
+def _read(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
     values = yaml.safe_load(path.read_text()) if path.is_file() else load_recipe(str(recipe))
     if not isinstance(values, dict):
         raise ValueError(f"{recipe} holds {type(values).__name__}; a recipe is a YAML mapping of sections")
-    if values.pop("kind", "pretrain") != "pretrain":
-        raise ValueError(f"{recipe} is not a pretraining recipe; there are: {', '.join(list_recipes('pretrain'))}")
-    base = values.pop("base", None)
-    values.setdefault("recipe", str(recipe))
-    return _merge(read_recipe(base), values) if base else values
+    return values
 
 
 def _found(folder: Traversable, prefix: str) -> dict[str, Traversable]:

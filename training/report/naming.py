@@ -14,18 +14,26 @@ GROUPS = (  # the first pattern that fits a metric's whole name decides
     ("teacher", r".*(kl|divergence).*"),
     ("dino", r".*(dino|entropy).*"),
     ("features", r".*(centre|spread|rank).*"),
+    ("error", r"epe.*"),
+    ("task", r"(flow|segmentation|auxiliary|accuracy)"),
     ("total", r".*loss.*"),
     ("others", r".*"),
 )
 SECTIONS = {
-    "Losses": ("total", "dino", "dynamics", "teacher"),
+    "Losses": ("total", "dino", "dynamics", "teacher", "task", "error"),
     "Probes": ("probes",),
     "Features and gradients": ("features", "gradients", "clipped"),
     "Schedules": ("schedules",),
     "Speed and data wait": ("speed",),
     "Others": ("others",),
 }
-_TITLES = {"total": "Total", "dino": "DINO", "gradients": "Gradient norms", "clipped": "Share of clipped gradients"}
+_TITLES = {
+    "total": "Total",
+    "dino": "DINO",
+    "error": "End-point error",
+    "gradients": "Gradient norms",
+    "clipped": "Share of clipped gradients",
+}
 
 
 def group_of(name: str) -> str:

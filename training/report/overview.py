@@ -69,8 +69,10 @@ def planned_steps(record: RunRecord) -> int | None:
 
 
 def pairs_per_step(record: RunRecord) -> int | None:
-    """Return the frame pairs of one optimizer step, if the configuration says so."""
+    """Return the frame pairs (or pictures) of one optimizer step, if the configuration says so."""
     data = _section(record, "data")
+    if isinstance(data.get("batch_size"), int):
+        return data["batch_size"]
     visits, pairs = data.get("visits_per_step"), data.get("pairs_per_visit")
     return visits * pairs if isinstance(visits, int) and isinstance(pairs, int) else None
 

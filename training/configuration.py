@@ -1,0 +1,149 @@
+"""From a recipe and dotted overrides to typed settings, with errors that name every key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from midway_hub.training.engine.settings import EngineSettings
+from midway_hub.training.recipes import read_recipe
+from midway_hub.training.settings import Settings
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+S = TypeVar("S", bound=Settings)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names every key, what it holds and what it should."""
+
+
+class Configuration(Settings):
+    """What every kind of run has in common; each kind adds sections of its own."""
+
+    recipe: str
+    """Where the configuration came from: a recipe's name or a file."""
+
+    description: str = ""
+    """One line on what the run is for."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of weights, sampling and augmentation."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    """Length of the run in epochs. Exactly one of `epochs` and `steps` is given."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Length of the run in optimizer steps."""
+
+    engine: EngineSettings = EngineSettings()
+    """Devices, precision, checkpoints, logging."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Configuration:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"give exactly one of epochs and steps, got epochs={self.epochs} and steps={self.steps}; "
+                "set the other to null"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every resolved value as plain data, as `config.yaml` holds it."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def variant(cls, section: str, values: Mapping[str, Any]) -> type[Settings] | None:
+        """Return the class that a section has in these values, where they decide it; None: its annotation tells."""
+        return None
+
+
+def read_values(recipe: str | Path, overrides: Sequence[str], *, kind: str) -> dict[str, Any]:
+    """Read a recipe of a kind and lay dotted overrides over it, unvalidated.
+
+    Args:
+        recipe: Name of a recipe of the package, or path of a YAML file (a saved `config.yaml` too).
+        overrides: `section.key=value`, as on the command line; values are YAML.
+        kind: Kind of the recipe, such as `pretrain`.
+
+    Raises:
+        ConfigError: The overrides cannot be read.
+        ValueError: There is no such recipe.
+    """
+    merged = OmegaConf.merge(OmegaConf.create(read_recipe(recipe, kind=kind)), _parse_overrides(overrides))
+    return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+
+
+def validate(section: type[S], values: Mapping[str, Any], complaint: str = "the configuration cannot be run") -> S:
+    """Make settings of plain data.
+
+    Raises:
+        ConfigError: An unknown or mistyped key, a wrong type or an impossible number; all of them are listed.
+    """
+    try:
+        return section(**values)
+    except ValidationError as error:
+        found = "\n".join(f"  {_explain(detail, values, section)}" for detail in error.errors())
+        raise ConfigError(f"{complaint}:\n{found}") from None
+
+
+def parse_settings(section: type[S], assignments: Sequence[str]) -> S:
+    """Make one section of settings from `key=value` strings; values are YAML.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or an impossible number; all of them are listed.
+    """
+    values = cast(dict[str, Any], OmegaConf.to_container(_parse_overrides(assignments)))
+    return validate(section, values, "these settings do not work")
+
+
+def did_you_mean(key: str, known: Sequence[str], *, prefix: Sequence[str] = ()) -> str:
+    """Return the end of an error about an unknown key: close ones, or all that there are."""
+    close = difflib.get_close_matches(key, known, n=2)
+    if close:
+        return "; did you mean " + " or ".join(repr(".".join([*prefix, name])) for name in close) + "?"
+    return f"; there are: {', '.join(known)}"
+
+
+def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override.lstrip("="):
+            raise ConfigError(f"{override!r} is not an override; write section.key=value, e.g. engine.precision=bf16")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"cannot read the overrides {list(overrides)}: {error}") from error
+
+
+def _explain(detail: Mapping[str, Any], values: Any, root: type[BaseModel]) -> str:
+    """Say where in the configuration something is wrong, what is there, and what was meant or wanted."""
+    path = [str(part) for part in detail["loc"]]
+    where, message = ".".join(path), detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = list(_section(path[:-1], values, root).model_fields)
+        return f"unknown key {where!r}{did_you_mean(path[-1], known, prefix=path[:-1])}"
+    if detail["type"] == "missing":
+        return f"{where}: missing; {message}"
+    if not where or isinstance(detail["input"], Mapping):
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {detail['input']!r}"
+
+
+def _section(path: Sequence[str], values: Any, root: type[BaseModel]) -> type[BaseModel]:
+    """Return the settings class that lies at `path` below `root`."""
+    section = root
+    for name in path:
+        if issubclass(section, Configuration) and (variant := section.variant(name, values)):
+            section = variant
+            continue
+        annotation = section.model_fields[name].annotation if name in section.model_fields else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        found = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not found:
+            return section
+        section = found[0]
+    return section

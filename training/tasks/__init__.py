@@ -1,0 +1,1 @@
+"""Supervised tasks on the engine: optical flow and semantic segmentation, finetuned or read out."""

@@ -1,0 +1,58 @@
+"""The `data` section of a finetuning run: labelled examples, from data sets or from synthetic worlds."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from midway_hub.training.data.supervised import Examples, LoadingSettings, SupervisedBatches
+from midway_hub.training.data.synthetic import WorldSettings
+from midway_hub.training.data.synthetic.examples import WorldBatches, WorldExamples
+
+WORLDS_PER_EPOCH = 10_000
+PICTURES = 3
+
+
+class TaskData(LoadingSettings):
+    """What the data sections of the tasks share."""
+
+    learned: ClassVar[Literal["flow", "segmentation"]]
+
+    source: Literal["world", "files"] = "world"
+    """`world`: synthetic worlds made on the fly; `files`: published data sets."""
+
+    world: WorldSettings = WorldSettings()
+    """The synthetic world."""
+
+    render: Literal["cpu", "device"] = "cpu"
+    """Where worlds are made: by the reading processes, or a batch at a time on the training device."""
+
+    def examples(self) -> Examples:
+        """Open the data.
+
+        Raises:
+            FileNotFoundError: It is not there, or files of it are missing.
+        """
+        if self.source == "world":
+            return WorldExamples(self.world, self.learned, length=self.epoch_examples or WORLDS_PER_EPOCH)
+        return self._examples_of_files()
+
+    def _examples_of_files(self) -> Examples:
+        raise NotImplementedError
+
+    def batches(
+        self, examples: Examples, *, pin_memory: bool = False, **shares: Any
+    ) -> SupervisedBatches | WorldBatches:
+        """Return what feeds the engine.
+
+        Args:
+            examples: From `examples()`.
+            pin_memory: Prepare micro-batches for asynchronous copies to a GPU.
+            **shares: seed, timeline, rank, world_size, accumulate.
+        """
+        if isinstance(examples, WorldExamples) and self.render == "device":
+            return WorldBatches(examples, **shares)
+        return SupervisedBatches(examples, self, pin_memory=pin_memory, **shares)
+
+    def described(self) -> str:
+        """Return where the number of examples comes from, for the plan."""
+        return "data.epoch_examples, or 10,000 worlds" if self.source == "world" else "all of the data sets"

@@ -1,0 +1,96 @@
+"""Optical flow as a task: a DPT head on the dynamics, the bounded Laplacian loss (paper App. B.4; CroCo v2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.settings import Settings
+from midway_hub.training.tasks.base import Task, TaskNetwork
+from midway_hub.training.tasks.flow_losses import bounded_laplacian
+from midway_hub.training.tasks.optimisation import OptimisationSettings
+from midway_hub.training.timeline import Timeline
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from midway_hub import MidwayNetwork
+from midway_hub.heads import FlowHeadConfig
+
+
+class FlowSettings(Settings):
+    """Numbers of the task."""
+
+    name: Literal["flow"] = "flow"
+
+    head: dict[str, Any] = Field(default_factory=dict)
+    """The head: keyword arguments of `FlowHeadConfig`. Its tile is the training crop."""
+
+    max_flow: float = Field(10_000.0, gt=0)
+    """Pixels that move further, in pixels, do not count in the loss."""
+
+    optimisation: OptimisationSettings = OptimisationSettings()
+    """Learning rate, schedule, decay."""
+
+    @field_validator("head")
+    @classmethod
+    def _head_is_one(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "tile" in value:
+            raise ValueError("leave tile out of the head: it is the crop that training uses, data.crop")
+        FlowHeadConfig.of(value)
+        return value
+
+
+class FlowNetwork(TaskNetwork):
+    """A network with a flow head, and its loss."""
+
+    def __init__(self, model: MidwayNetwork, settings: FlowSettings, *, freeze: bool) -> None:
+        super().__init__(model, "flow_head", freeze=freeze)
+        self.settings = settings
+
+    def small_batch(self) -> dict[str, Tensor]:
+        """Return a pair of four patches."""
+        side, device = 2 * self.model.config.patch_size, self.model.device
+        frames = torch.zeros(1, 3, side, side, device=device)
+        return {
+            "source": frames,
+            "target": frames,
+            "flow": torch.ones(1, 2, side, side, device=device),
+            "valid": torch.ones(1, side, side, dtype=torch.bool, device=device),
+        }
+
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        """Estimate flow and compare it with the truth.
+
+        Args:
+            batch: `source` and `target` (B, 3, H, W) normalised, `flow` (B, 2, H, W) in pixels, `valid` (B, H, W) bool.
+
+        Returns:
+            The loss `flow`; as diagnostics `epe`, the mean end-point error in pixels, and `epe_of_zero`, that of saying
+            that nothing moves.
+        """
+        flow, valid = batch["flow"], batch["valid"]
+        estimate = self.model.predict_flow(batch["source"], batch["target"])
+        least, largest = self.model.flow_head.config.scale_bounds
+        loss = bounded_laplacian(estimate, flow, valid, bounds=(least, largest), max_flow=self.settings.max_flow)
+        with torch.no_grad():
+            diagnostics = {
+                "epe": _mean_length(estimate[:, :2].float() - flow, valid),
+                "epe_of_zero": _mean_length(flow, valid),
+            }
+        return StepOutput({"flow": loss}, diagnostics)
+
+
+class FlowTask(Task):
+    """Training of a flow head, with or without what it stands on."""
+
+    def __init__(
+        self, model: MidwayNetwork, settings: FlowSettings, timeline: Timeline, *, freeze: bool = False
+    ) -> None:
+        super().__init__(FlowNetwork(model, settings, freeze=freeze), settings.optimisation, timeline)
+
+
+def _mean_length(vectors: Tensor, valid: Tensor) -> Tensor:
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    return torch.where(valid, lengths, 0).sum() / valid.sum().clamp(min=1)
