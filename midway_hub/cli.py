@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from midway_hub import _console as console
+from midway_hub._options import Device, Every, Json, Model, Offline, Reader, Size, fetched, load_network
 from midway_hub._version import __version__
+from midway_hub.cli_dense import flow, segment
 from midway_hub.registry import DEFAULT_MODEL
 
 app = typer.Typer(
@@ -20,18 +22,6 @@ app = typer.Typer(
     epilog="Start with: midway-hub demo",
 )
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Registry name (see `midway-hub list`), Hub repo `owner/name` or `owner/name@revision`, folder, or "
-        ".safetensors file.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use what is cached; never ask the network.")]
 CacheDir = Annotated[Path | None, typer.Option(help="Where downloads are kept; default: the Hugging Face cache.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repo.")]
 Inputs = Annotated[
@@ -39,14 +29,9 @@ Inputs = Annotated[
     typer.Argument(help="Images, videos, folders of them, .txt lists of paths, or http(s) URLs.", show_default=False),
 ]
 Output = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; finished ones are kept.")]
-Every = Annotated[int, typer.Option(help="Of a video, take every k-th frame.")]
 Batch = Annotated[int, typer.Option(help="Frames computed at a time.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; half precisions are stored as float16.")]
 Format = Annotated[str, typer.Option(help="safetensors or npz.")]
-Reader = Annotated[str, typer.Option(help="Video reader: auto, decord, pyav or torchcodec.")]
-Size = Annotated[
-    int | None, typer.Option(help="Resize frames so that their short side has this many pixels; default: as they are.")
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo results that were made with other options.")]
 
 
@@ -206,11 +191,11 @@ def features(
     """
     from midway_hub.extraction import extract_features
 
-    net = _load(model, dtype=dtype, device=device, offline=offline)
+    net = load_network(model, dtype=dtype, device=device, offline=offline)
     with console.extraction_bars(enabled=not as_json) as progress:
         result = extract_features(
             net,
-            _fetched(inputs),
+            fetched(inputs),
             out,
             layers=_numbers(layers),
             keep=tuple(filter(None, keep.split(","))),
@@ -246,11 +231,11 @@ def motion(
     """Write motion latents: of a pair of images (A B), or of consecutive frames of videos."""
     from midway_hub.extraction import extract_motion
 
-    net = _load(model, dtype=dtype, device=device, offline=offline)
+    net = load_network(model, dtype=dtype, device=device, offline=offline)
     with console.extraction_bars(enabled=not as_json) as progress:
         result = extract_motion(
             net,
-            _fetched(inputs),
+            fetched(inputs),
             out,
             every=every,
             batch=batch,
@@ -261,6 +246,12 @@ def motion(
             progress=progress,
         )
     _report(result, out, "pairs", as_json=as_json)
+
+
+# -- flow and segmentation -----------------------------------------------------------------------------------------
+
+_command(flow)
+_command(segment)
 
 
 # -- looking -------------------------------------------------------------------------------------------------------
@@ -275,7 +266,7 @@ def demo(
     frames: Annotated[int, typer.Option(help="Frames to show features of.")] = 6,
     as_json: Json = False,
 ) -> None:
-    """Turn a clip into pictures: features of its frames, and where patches went."""
+    """Turn a clip into pictures: features, where patches went, and flow and classes if the model has heads."""
     from midway_hub.app.demo import run_demo
     from midway_hub.extraction import choose_device
 
@@ -303,23 +294,6 @@ def doctor(as_json: Json = False) -> None:
 # -- helpers -------------------------------------------------------------------------------------------------------
 
 
-def _load(model: str, *, dtype: str, device: str | None, offline: bool) -> Any:
-    import torch
-
-    from midway_hub.extraction import choose_device
-    from midway_hub.models.network import MidwayNetwork
-    from midway_hub.registry import get_entry, list_models
-
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in precisions:
-        raise ValueError(f"--dtype must be one of {', '.join(precisions)}, got {dtype!r}")
-    if model in list_models() and not get_entry(model).trained:
-        console.warning(f"{model} holds untrained weights: the numbers show that everything runs, no more")
-    return MidwayNetwork.from_pretrained(
-        model, dtype=precisions[dtype], device=choose_device(device), local_files_only=offline
-    )
-
-
 def _processor(size: int | None, multiple: int) -> Any:
     from midway_hub.processing import MidwayImageProcessor
 
@@ -331,13 +305,6 @@ def _numbers(text: str) -> list[int]:
         return [int(number) for number in text.split(",") if number.strip()]
     except ValueError:
         raise ValueError(f"--layers must be block numbers such as 2,5,8 or -1, got {text!r}") from None
-
-
-def _fetched(inputs: list[str]) -> list[str]:
-    """Replace URLs by files of the cache, downloaded once."""
-    from midway_hub.fetch import cached_download
-
-    return [str(cached_download(text)) if text.startswith(("http://", "https://")) else text for text in inputs]
 
 
 def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from midway_hub.app import pictures
 from midway_hub.app.demo import read_clip, run_demo, sample_clip, textured_patches
+from midway_hub.drawing import heat_colours
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_patches_of_contrast_are_chosen_one_per_quarter():
 
 
 def test_heat_is_hottest_at_its_top():
-    colours = pictures.heat_colours(np.array([[0.0, 0.5, 1.0, 2.0]]), top=1.0)
+    colours = heat_colours(np.array([[0.0, 0.5, 1.0, 2.0]]), top=1.0)
     assert colours[0, 0].tolist() == [0, 0, 4]
     assert colours[0, 2].tolist() == colours[0, 3].tolist() == [252, 255, 164]
     brightness = colours.astype(float).sum(axis=-1)[0]

@@ -16,7 +16,9 @@ from torch import Tensor
 from midway_hub.analysis.pca import pca_colours
 from midway_hub.analysis.perturbation import perturbation_heatmaps
 from midway_hub.app import pictures
+from midway_hub.app.head_figures import flow_figure, segmentation_figure
 from midway_hub.app.page import Figure, write_page
+from midway_hub.drawing import scale_bar, strip
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.processing import MidwayImageProcessor
 from midway_hub.registry import DEFAULT_MODEL, get_entry, list_models
@@ -89,6 +91,10 @@ def run_demo(
     figures = [_feature_figure(net, processor, spread, out, progress)]
     if net.config.dynamics:
         figures.append(_heatmap_figure(net, processor, pair, out, draws, progress))
+    if net.has_flow_head:
+        figures.append(flow_figure(net, pair.frames, pair.seconds, out, progress))
+    if net.has_segmentation_head:
+        figures.append(segmentation_figure(net, spread.frames, spread.seconds, out, progress))
     facts = _facts(net, model, spread, pair, time.perf_counter() - started)
     warning = _warning(model)
     return write_page(out / "index.html", title="What moves where", warning=warning, figures=figures, facts=facts)
@@ -128,7 +134,7 @@ def _feature_figure(
     rows = []
     for frame, seconds, colour in zip(clip.frames, clip.seconds, colours, strict=True):
         patches = pictures.colour_image(colour, frame.size)
-        rows.append(pictures.strip([(f"frame at {seconds:.2f} s", frame), ("features", patches)]))
+        rows.append(strip([(f"frame at {seconds:.2f} s", frame), ("features", patches)]))
     names = [_save(row, out / f"features_{index}.png") for index, row in enumerate(rows)]
     caption = (
         "The first three principal components of the last block's features as red, green and blue. One basis serves "
@@ -160,7 +166,7 @@ def _heatmap_figure(
         "much the network's prediction of every place there changes when that patch is touched (forward feature "
         f"perturbation, {draws} draws), at each level from coarse to fine. The colours of a level share one scale."
     )
-    scale = _save(pictures.scale_bar("level's highest"), out / "scale.png")
+    scale = _save(scale_bar("level's highest"), out / "scale.png")
     return Figure("Where it went", caption, names, scale=scale)
 
 
@@ -172,7 +178,7 @@ def _heatmap_rows(pair: Clip, boxes: Sequence[Box], by_level: dict[int, np.ndarr
         for level, heat in by_level.items():
             felt = pictures.overlay_heat(pair.frames[1], heat[index], top=tops[level])
             panels.append((f"felt here: level {level}, 0 to {tops[level]:.2f}", felt))
-        yield pictures.strip(panels)
+        yield strip(panels)
 
 
 def textured_patches(frame: Image.Image, grid: tuple[int, int]) -> list[tuple[int, int]]:

@@ -33,12 +33,14 @@ class Figure:
         caption: What the pictures show.
         pictures: File names.
         scale: File name of the colour scale, if the pictures have one.
+        scale_says: What the colour scale shows, for those who do not see it.
     """
 
     title: str
     caption: str
     pictures: Sequence[str]
     scale: str | None = None
+    scale_says: str = "colour scale from 0 to the highest value"
 
 
 def write_page(
@@ -73,7 +75,7 @@ def _figure(figure: Figure) -> str:
         f"<img src='{escape(name)}' alt='{escape(figure.title)}, {index + 1} of {len(figure.pictures)}'>"
         for index, name in enumerate(figure.pictures)
     )
-    scale = f"<img src='{escape(figure.scale)}' alt='colour scale from 0 to the highest value'>" if figure.scale else ""
+    scale = f"<img src='{escape(figure.scale)}' alt='{escape(figure.scale_says)}'>" if figure.scale else ""
     layout = "pairs" if figure.scale is None else "rows"
     return (
         f"<section><h2>{escape(figure.title)}</h2><p>{escape(figure.caption)}</p>"
