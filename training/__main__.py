@@ -1,18 +1,20 @@
-"""`python -m midway_hub.training`: pretrain Midway Networks and look after the runs."""
+"""`python -m midway_hub.training`: train Midway Networks and look after the runs."""
 
 from __future__ import annotations
 
 import typer
-from midway_hub.training.commands import data, results, running
+from midway_hub.training.commands import data, evaluating, evaluating_dynamics, results, running
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Pretrain Midway Networks from videos: look, train, resume, export.",
+    help="Train Midway Networks: pretrain from videos, finetune flow and segmentation, evaluate, export.",
     epilog="Start with: python -m midway_hub.training pretrain smoke",
 )
 for commands in (running, data, results):
     app.add_typer(commands.app)
+evaluating.app.add_typer(evaluating_dynamics.app)
+app.add_typer(evaluating.app, name="evaluate", rich_help_panel="Results")
 
 if __name__ == "__main__":
     app()

@@ -1,0 +1,1 @@
+"""How good flow and segmentation are: metrics, published protocols, peers, records."""
