@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typer
-from midway_hub.training.commands import data, evaluating, evaluating_dynamics, results, running
+from midway_hub.training.commands import data, evaluating, evaluating_dynamics, evaluating_propagation, results, running
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +14,7 @@ app = typer.Typer(
 for commands in (running, data, results):
     app.add_typer(commands.app)
 evaluating.app.add_typer(evaluating_dynamics.app)
+evaluating.app.add_typer(evaluating_propagation.app)
 app.add_typer(evaluating.app, name="evaluate", rich_help_panel="Results")
 
 if __name__ == "__main__":

@@ -112,6 +112,25 @@ class MidwayNetwork(MidwayPreTrainedModel):
         check_pair(source, target)
         return dynamics(self._tapped(source, "student"), self._tapped(target, "teacher"), self._grid(source))
 
+    def dynamics_tokens(self, frames: Tensor, network: Network) -> dict[int, Tensor]:
+        """Encode frames as the dynamics read them, so that a frame of several pairs is encoded once.
+
+        Of the student's tokens of a source frame and the teacher's of a target frame, `net.dynamics(source, target,
+        grid)` makes what `infer_motion` returns.
+
+        Args:
+            frames: (B, 3, H, W), normalised.
+            network: `"student"` for source frames, `"teacher"` for target frames.
+
+        Returns:
+            Tokens (B, 1+N, D), CLS first, by encoder block: those of every level, and the last.
+
+        Raises:
+            ValueError: The frames are unfit, or the checkpoint has no dynamics.
+        """
+        self._require_dynamics()
+        return self._tapped(self._checked(frames, "frames", axes=(4,)), network)
+
     def predict(self, source: Tensor, motion: Motion) -> tuple[Tensor, ...]:
         """Apply motion that was inferred elsewhere to another source frame.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from midway_hub.training.compat import Compat
 from midway_hub.training.ema import MovingAverage
 from midway_hub.training.engine.protocol import Trainable
+from midway_hub.training.initial import InitialSettings
 from midway_hub.training.methods.optimisation import OWNERS, clip_per_tensor, owned_parameters, parameter_groups
 from midway_hub.training.schedules import cosine, schedule_position, warmup_cosine
 from midway_hub.training.settings import Settings
@@ -56,6 +57,9 @@ class MethodSettings(Settings):
 
     drop_path: float = Field(0.1, ge=0, lt=1)
     """Stochastic depth of the student's last block; it grows linearly from 0 at the first."""
+
+    initial: InitialSettings = InitialSettings()
+    """Where first weights differ from the paper's."""
 
     @model_validator(mode="after")
     def _betas_are_rates(self) -> MethodSettings:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.initial import initialise_encoder
 from midway_hub.training.losses import at_least_float32, dino_loss, entropy, teacher_probabilities
 from midway_hub.training.methods.base import Method, MethodSettings
 from midway_hub.training.methods.head import DinoHead, HeadSettings
@@ -65,6 +66,7 @@ class DinoNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         self.model = MidwayNetwork(config)
+        initialise_encoder(self.model, settings.initial)
         self.student_head = DinoHead(config.embed_dim, settings.head)
         self.teacher_head = copy.deepcopy(self.student_head).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(settings.head.prototypes))

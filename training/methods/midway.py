@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.initial import initialise_dynamics
 from midway_hub.training.losses import prediction_loss
 from midway_hub.training.methods.dino import Dino, DinoNetwork, DinoSettings, require_views
 from pydantic import Field
@@ -34,6 +35,7 @@ class MidwayPretrainingNetwork(DinoNetwork):
 
     def __init__(self, config: MidwayConfig, settings: MidwaySettings) -> None:
         super().__init__(config, settings)
+        initialise_dynamics(self.model, settings.initial)
         nn.init.normal_(self.model.dynamics.motion_tokens, std=settings.motion_token_std)
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:

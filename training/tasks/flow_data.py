@@ -80,9 +80,8 @@ class FlowData(TaskData):
             raise ConfigError(f"evaluation.dataset={name} needs evaluation.root: the folder it lies in")
         return build_flow_dataset(name, folder)
 
-    def save_pictures(self, folder: Path, *, seed: int) -> None:
+    def save_pictures(self, examples: Examples, folder: Path, *, seed: int) -> None:
         """Write a few examples as they enter the network: both frames and the flow between them."""
-        examples = self.examples()
         folder.mkdir(parents=True)
         for index in range(min(PICTURES, len(examples))):
             found = examples.example(index, generator(seed, "picture", index))

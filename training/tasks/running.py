@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from midway_hub.training.data.supervised import Examples
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.engine.protocol import Trainable
@@ -80,7 +81,7 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         seed=config.seed,
         probes=[Evaluating(config)] if config.evaluation.every_steps else [],
         may_change=MAY_CHANGE,
-        on_open=lambda: leave_for_report(config, plan, task, run_dir),
+        on_open=lambda: leave_for_report(config, plan, task, examples, run_dir),
     )
     if not fabric.is_global_zero:
         return None
@@ -124,13 +125,13 @@ def forecast(config: AnyConfig) -> Plan:
     return make_task_plan(config, items=items, world_size=processes_wanted(config.engine))
 
 
-def leave_for_report(config: AnyConfig, plan: Plan, task: Task, run_dir: Path) -> None:
+def leave_for_report(config: AnyConfig, plan: Plan, task: Task, examples: Examples, run_dir: Path) -> None:
     """Write what only a run's start knows: derived numbers, what the network is made of, pictures of a few examples."""
     derived = [dataclasses.asdict(number) for number in plan.derived]
     (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
     (run_dir / ARCHITECTURE).write_text(task.network.model.config.to_json_string(use_diff=False))
     if not (run_dir / "samples").exists():
-        config.data.save_pictures(run_dir / "samples", seed=config.seed)
+        config.data.save_pictures(examples, run_dir / "samples", seed=config.seed)
 
 
 class Evaluating:

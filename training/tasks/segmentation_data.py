@@ -79,9 +79,9 @@ class SegmentationData(TaskData):
             return WorldSegmentation(self.world, held_out_seeds(limit))
         return self._open(name, root or self.root, "evaluation")
 
-    def save_pictures(self, folder: Path, *, seed: int) -> None:
+    def save_pictures(self, examples: Examples, folder: Path, *, seed: int) -> None:
         """Write a few examples as they enter the network: picture and classes."""
-        examples, (_, palette) = self.examples(), self.classes()
+        _, palette = self.classes()
         folder.mkdir(parents=True)
         colours = np.full((256, 3), 128, np.uint8)
         colours[: len(palette)] = palette

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from midway_hub.training.config import check_architecture
+from midway_hub.training.initial import InitialSettings, initialise_dynamics, initialise_encoder
 from midway_hub.training.settings import Settings
 from pydantic import Field, field_validator
 
@@ -36,6 +37,9 @@ class StartSettings(Settings):
 
     freeze: bool = False
     """Train the head alone: the rest stays in eval mode and bit for bit as it was."""
+
+    initial: InitialSettings = InitialSettings()
+    """Where first weights, of an untrained network or of new dynamics, differ from the paper's."""
 
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth of the last encoder block in training; it grows linearly from 0 at the first."""
@@ -68,6 +72,8 @@ def starting_network(
     torch.manual_seed(seed)
     if start.weights is None:
         pretrained = MidwayNetwork(MidwayConfig(**{**start.model, "target_network": "shared"}))
+        initialise_encoder(pretrained, start.initial)
+        initialise_dynamics(pretrained, start.initial)
     else:
         pretrained = MidwayNetwork.from_pretrained(start.weights, revision=start.revision).train()
         if pretrained.config.target_network == "ema":
@@ -88,6 +94,8 @@ def with_head(
         _log.warning("the checkpoint's %s is left out: training the whole network changes the features it reads", other)
         values[other] = None
     network = MidwayNetwork(MidwayConfig.from_dict(values))
+    if start.dynamics == "reinitialised":
+        initialise_dynamics(network, start.initial)
     kept = pretrained.state_dict()
     if start.dynamics == "reinitialised":
         kept = {name: value for name, value in kept.items() if not name.startswith(("dynamics.", f"{which}."))}
