@@ -12,7 +12,7 @@ from midway_hub import _console as console
 from midway_hub._options import Device, Every, Json, Model, Offline, Reader, Size, fetched, load_network
 from midway_hub._version import __version__
 from midway_hub.cli_analysis import pca, perturb, trajectories
-from midway_hub.cli_app import app as page
+from midway_hub.cli_app import app_
 from midway_hub.cli_dense import flow, segment
 from midway_hub.cli_propagate import propagate
 from midway_hub.cli_track import track
@@ -266,8 +266,8 @@ _command(track)
 _command(propagate)
 _command(pca)
 _command(trajectories)
-page.__name__ = "app"
-_command(page)
+app_.__name__ = "app"
+_command(app_)
 
 
 @_command

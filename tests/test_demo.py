@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from midway_hub.app import pictures
+from midway_hub.analysis_pictures import overlays
 from midway_hub.app.demo import read_clip, run_demo, sample_clip, textured_patches
 from midway_hub.drawing import heat_colours
 
@@ -80,7 +80,7 @@ def test_heat_is_hottest_at_its_top():
 
 def test_where_there_is_no_heat_the_frame_shows_in_grey():
     frame = Image.fromarray(np.full((4, 4, 3), (200, 100, 50), dtype=np.uint8))
-    overlaid = np.asarray(pictures.overlay_heat(frame, np.zeros((4, 4)), top=1.0))
+    overlaid = np.asarray(overlays.overlay_heat(frame, np.zeros((4, 4)), top=1.0))
     assert (overlaid == np.asarray(frame.convert("L"))[..., None]).all()
 
 

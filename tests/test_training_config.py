@@ -106,7 +106,7 @@ def test_a_recipe_that_is_not_there_names_near_ones():
 
 
 def test_a_recipe_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="pico_untrained is a recipe of kind .init., wanted .pretrain."):
+    with pytest.raises(ValueError, match=r"pico_untrained is a recipe of kind .init., wanted .pretrain."):
         load_config("pico_untrained")
 
 

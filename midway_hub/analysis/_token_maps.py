@@ -29,17 +29,16 @@ class NormMap:
 
     def __init__(self, norm: nn.LayerNorm, tokens: Tensor) -> None:
         spread, mean = torch.var_mean(tokens, dim=-1, keepdim=True, correction=0)
-        inverse = (spread + norm.eps).rsqrt()
-        self.normalised = (tokens - mean) * inverse
-        self.scale = inverse * norm.weight
-
-    def push(self, moved: Tensor) -> Tensor:
-        """Return the tangents after the norm of tangents (c, L, D) of all tokens before it."""
-        return _push(moved, self.normalised, self.scale)
+        self.inverse = (spread + norm.eps).rsqrt()
+        self.normalised = (tokens - mean) * self.inverse
+        self.scale = self.inverse * norm.weight
 
     def push_at(self, place: Tensor, moved: Tensor) -> Tensor:
         """Return the tangents after the norm of tangents (T, K, D), or (K, D) for all, of the tokens `place` (T,)."""
-        return _push(moved, self.normalised[place, None], self.scale[place, None])
+        normalised = self.normalised[place, None]
+        along = (moved * normalised).mean(dim=-1, keepdim=True)
+        centred = moved - moved.mean(dim=-1, keepdim=True)
+        return centred.addcmul(normalised, along, value=-1).mul_(self.scale[place, None])
 
     def compose(self, matrix: Tensor, at: slice) -> Tensor:
         """Turn matrices (n, out, D) of the tokens `at` that take tangents after the norm into such for before it.
@@ -52,9 +51,25 @@ class NormMap:
         return matrix.baddbmm_(parts, torch.cat([torch.ones_like(normalised), normalised], dim=1), alpha=-1)
 
 
-def _push(moved: Tensor, normalised: Tensor, scale: Tensor) -> Tensor:
-    along = (moved * normalised).mean(dim=-1, keepdim=True)
-    return torch.addcmul(moved - moved.mean(dim=-1, keepdim=True), normalised, along, value=-1).mul_(scale)
+class NormedLinear:
+    """A linear layer behind a LayerNorm, made ready for the tangents of all tokens: the norm costs one pass.
+
+    Args:
+        norm: The norm's derivative.
+        weight: (out, D), of the layer.
+        gain: (D,), the norm's own weight.
+    """
+
+    def __init__(self, norm: NormMap, weight: Tensor, gain: Tensor) -> None:
+        scaled = weight * gain
+        self._normalised = norm.normalised
+        self._weight = scaled - scaled.mean(dim=1, keepdim=True)  # takes the mean out of what comes in
+        self._along = norm.normalised @ self._weight.T
+
+    def push(self, moved: Tensor) -> Tensor:
+        """Map tangents (c, L, D) before the norm to (c, L, out), short of the norm's `inverse`."""
+        along = (moved * self._normalised).mean(dim=-1, keepdim=True)
+        return F.linear(moved, self._weight).addcmul_(self._along, along, value=-1)
 
 
 class MlpMap:

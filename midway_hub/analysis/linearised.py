@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from midway_hub.analysis._token_maps import GateMap, MlpMap, NormMap, Scratch
+from midway_hub.analysis._token_maps import GateMap, MlpMap, NormedLinear, NormMap, Scratch
 from midway_hub.models.blocks import SelfAttentionBlock
 from midway_hub.models.dynamics import DynamicsLevel
 
@@ -85,6 +85,8 @@ class _Block:
         query, self.key, self.value = self._split(attention.qkv(block.norm1(tokens)), 3)
         self.query = query * attention.scale
         self.weights = (self.query @ self.key.mT).softmax(dim=-1)  # (heads, L, L)
+        self.to_keys_values = NormedLinear(self.norm, self.qkv[tokens.shape[1] :], block.norm1.weight)
+        self.arriving = self.weights * self.norm.inverse[:, 0]  # what the line above leaves out is left to these
         self.attended = self.weights @ self.value
         joined = attention.proj(self.attended.transpose(0, 1).flatten(1))
         after = (tokens if gate is None else gate.gate * tokens) + joined
@@ -120,10 +122,11 @@ class _Block:
 
     def _query_slope(self, scale: float) -> Tensor:
         """How what a token attends to follows its own query: covariances of value and key, (L, heads, d, d)."""
-        outer = (self.value[..., :, None] * self.key[..., None, :]).flatten(2)
+        key = self.key * scale
+        outer = (self.value[..., :, None] * key[..., None, :]).flatten(2)
         second = (self.weights @ outer).unflatten(2, (self.value.shape[-1], -1))
-        first = self.attended[..., :, None] * (self.weights @ self.key)[..., None, :]
-        return ((second - first) * scale).transpose(0, 1)
+        second.addcmul_(self.attended[..., :, None], (self.weights @ key)[..., None, :], value=-1)
+        return second.transpose(0, 1)
 
     def push(self, moved: Tensor, before: Tensor | None) -> Tensor:
         """Map tangents (C, L, D); `before` are those that entered the block before."""
@@ -156,15 +159,15 @@ class _Block:
 
     def _reach(self, moved: Tensor, into: Tensor) -> None:
         """Write what comes to tokens when keys and values of all follow `moved` (c, L, D)."""
-        keys, values = self._split(F.linear(self.norm.push(moved), self.qkv[moved.shape[-1] :]), 2)
+        keys, values = self._split(self.to_keys_values.push(moved), 2)
         by_head = into.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         parts = (each.split(self.maps_at_once) for each in (keys, values, by_head))
         for key, value, part in zip(*parts, strict=True):
             slope = self.query @ key.mT  # (c, heads, L, L)
-            slope *= self.weights
+            slope *= self.arriving
             mixed = slope @ self.value
             mixed.addcmul_(slope.sum(dim=-1, keepdim=True), self.attended, value=-1)
-            part.copy_(mixed.add_(self.weights @ value))
+            part.copy_(mixed.add_(self.arriving @ value))
 
     def _reach_from_one(self, place: Tensor, directions: Tensor) -> Tensor:
         """What comes to tokens, (T·K, L, D), when query, key and value of one of the tokens `place` (T,) move."""

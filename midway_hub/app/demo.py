@@ -15,7 +15,7 @@ from torch import Tensor
 
 from midway_hub.analysis.pca import pca_colours
 from midway_hub.analysis.perturbation import perturbation_heatmaps
-from midway_hub.app import pictures
+from midway_hub.analysis_pictures import overlays
 from midway_hub.app.head_figures import flow_figure, segmentation_figure
 from midway_hub.app.page import Figure, write_page
 from midway_hub.drawing import scale_bar, strip
@@ -133,7 +133,7 @@ def _feature_figure(
     colours = pca_colours(torch.stack(features)).cpu().numpy()
     rows = []
     for frame, seconds, colour in zip(clip.frames, clip.seconds, colours, strict=True):
-        patches = pictures.colour_image(colour, frame.size)
+        patches = overlays.colour_image(colour, frame.size)
         rows.append(strip([(f"frame at {seconds:.2f} s", frame), ("features", patches)]))
     names = [_save(row, out / f"features_{index}.png") for index, row in enumerate(rows)]
     caption = (
@@ -174,9 +174,9 @@ def _heatmap_rows(pair: Clip, boxes: Sequence[Box], by_level: dict[int, np.ndarr
     """One row of panels per patch: where it was touched, then where every level felt it."""
     tops = {level: float(heat.max()) for level, heat in by_level.items()}
     for index, box in enumerate(boxes):
-        panels = [("touched here", pictures.mark_box(pair.frames[0], box))]
+        panels = [("touched here", overlays.mark_box(pair.frames[0], box))]
         for level, heat in by_level.items():
-            felt = pictures.overlay_heat(pair.frames[1], heat[index], top=tops[level])
+            felt = overlays.overlay_heat(pair.frames[1], heat[index], top=tops[level])
             panels.append((f"felt here: level {level}, 0 to {tops[level]:.2f}", felt))
         yield strip(panels)
 

@@ -84,13 +84,13 @@ def flow(
     from midway_hub.training.evaluation.flow.evaluate import evaluate_flow
     from midway_hub.training.evaluation.flow.tables import flow_tables
 
-    data = _flow_data(dataset, root, worlds, world_size, options)
+    data = open_flow_data(dataset, root, worlds, world_size, options)
     estimators = _estimators(model or [], peers, tile=tile, overlap=overlap, device=device, dtype=dtype)
     if short_side is not None:
         estimators = [each if isinstance(each, ZeroMotion) else Resized(each, short_side) for each in estimators]
     with console.step_bars(enabled=not as_json) as bars:
         result = evaluate_flow(data, estimators, out=out, limit=limit, pictures=pictures, progress=bars)
-    _show(result, flow_tables(result), out=out, as_json=as_json)
+    show(result, flow_tables(result), out=out, as_json=as_json)
 
 
 @command(app)
@@ -129,14 +129,14 @@ def segmentation(
     from midway_hub.training.evaluation.segmentation.tables import class_table, segmentation_table
 
     data = _labelled_data(dataset, root, worlds, world_size, options)
-    network = _network(model, device=device, dtype=dtype)
+    network = open_network(model, device=device, dtype=dtype)
     pipeline = None if scale is None else SegmentationPipeline(scale=_size(scale, "--scale"))
     window: Any = "default" if slide is None else None if slide == "none" else _size(slide, "--slide")
     with console.step_bars(enabled=not as_json) as bars:
         result = evaluate_segmentation(
             network, data, pipeline, slide=window, out=out, limit=limit, pictures=pictures, progress=bars
         )
-    _show(result, [segmentation_table(result), class_table(result)], out=out, as_json=as_json)
+    show(result, [segmentation_table(result), class_table(result)], out=out, as_json=as_json)
 
 
 def _estimators(
@@ -148,7 +148,7 @@ def _estimators(
 
     wanted = [peer.strip() for peer in peers.split(",") if peer.strip()]
     window: Any = "training" if tile == "training" else None if tile is None else _size(tile, "--tile")
-    networks = {name: _network(name, device=device, dtype=dtype) for name in models}
+    networks = {name: open_network(name, device=device, dtype=dtype) for name in models}
     ours = []
     for name, network in networks.items():
         if network.has_flow_head or "matching" not in wanted:
@@ -158,7 +158,7 @@ def _estimators(
     return [*ours, *build_peers(wanted, network=next(iter(networks.values()), None), device=device)]
 
 
-def _network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
+def open_network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
     import torch
 
     from midway_hub import MidwayNetwork
@@ -168,12 +168,12 @@ def _network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
     return MidwayNetwork.from_pretrained(name, device=device, dtype=getattr(torch, dtype))
 
 
-def _flow_data(name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None) -> FlowDataset:
+def open_flow_data(name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None) -> FlowDataset:
     from midway_hub.training.data.flow import WorldFlow, build_flow_dataset
 
     if name == WORLD:
         return WorldFlow(*_worlds(worlds, world_size, options))
-    return build_flow_dataset(name, _needed(root, name), **_parsed(options))
+    return build_flow_dataset(name, _needed(root, name), **parsed_options(options))
 
 
 def _labelled_data(
@@ -184,7 +184,7 @@ def _labelled_data(
 
     if name == WORLD:
         return WorldSegmentation(*_worlds(worlds, world_size, options))
-    return build_segmentation_dataset(name, _needed(root, name), **_parsed(options))
+    return build_segmentation_dataset(name, _needed(root, name), **parsed_options(options))
 
 
 def _worlds(count: int, size: str, options: list[str] | None) -> tuple[WorldSettings, range]:
@@ -201,7 +201,7 @@ def _needed(root: Path | None, name: str) -> Path:
     return root
 
 
-def _parsed(options: list[str] | None) -> dict[str, Any]:
+def parsed_options(options: list[str] | None) -> dict[str, Any]:
     """Read name=value; values are YAML."""
     import yaml
 
@@ -220,7 +220,7 @@ def _size(text: str, option: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _show(result: Any, tables: list[Rows], *, out: Path | None, as_json: bool) -> None:
+def show(result: Any, tables: list[Rows], *, out: Path | None, as_json: bool) -> None:
     from midway_hub.training.evaluation.records import plain
 
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from midway_hub.training.commands._common import Json, command
-from midway_hub.training.commands.evaluating import Device, Dtype, Limit, Out, Pictures, _parsed
+from midway_hub.training.commands.evaluating import Device, Dtype, Limit, Out, Pictures, parsed_options
 
 from midway_hub import _console as console
 
@@ -61,7 +61,7 @@ def propagation(
 
     if dataset not in DATASETS:
         raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
-    rules = adjusted(find_protocol(protocol, dataset=dataset), _parsed(options))
+    rules = adjusted(find_protocol(protocol, dataset=dataset), parsed_options(options))
     data = DATASETS[dataset](root)
     encoder = load_encoder(model, features=features, layer=layer, device=device, dtype=dtype)  # type: ignore[arg-type]
     with console.step_bars(enabled=not as_json) as bars:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from midway_hub.training.data.flow.sample import FlowSample
 from midway_hub.training.evaluation.dynamics.readings import Reading
 from midway_hub.training.evaluation.dynamics.scores import patch_sums
 from midway_hub.training.evaluation.dynamics.truth import PatchTruth
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from midway_hub.drawing import strip
+from midway_hub.drawing import INK, PAPER, strip
 from midway_hub.flow_io import flow_picture, flow_wheel
 from midway_hub.processing.geometry import Geometry
+
+SMALLEST_WHEEL = 48
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class PatchPicture:
         size = self.geometry.model_size[1], self.geometry.model_size[0]
         height, width = self.geometry.placements[0].resized
         covered = patches.resize(size, Image.Resampling.NEAREST).crop((0, 0, width, height))
-        return covered.resize(self.sample.first.shape[1::-1], Image.Resampling.NEAREST)
+        drawn = covered.resize(self.sample.first.shape[1::-1], Image.Resampling.NEAREST)
+        edge = [0, 0, drawn.width - 1, drawn.height - 1]
+        ImageDraw.Draw(drawn).rectangle(edge, outline=INK)  # what stands still is white, as the paper is
+        return drawn
 
 
 def coarse_strip(pair: PatchPicture, readings: Mapping[str, Reading], *, width: int = 300) -> Image.Image:
@@ -53,7 +57,7 @@ def coarse_strip(pair: PatchPicture, readings: Mapping[str, Reading], *, width: 
         width: Of a panel in pixels.
     """
     speed = (pair.truth.flow * pair.truth.scale[:, None, None]).square().sum(dim=0).sqrt()
-    largest = max(float(speed.max()), 1.0)
+    largest = max(float(speed.max()), pair.patch_size * float(pair.truth.scale.max()))
     panels = [
         (pair.sample.name, Image.fromarray(pair.sample.first)),
         ("second frame", Image.fromarray(pair.sample.second)),
@@ -63,14 +67,13 @@ def coarse_strip(pair: PatchPicture, readings: Mapping[str, Reading], *, width: 
         count, error = patch_sums(reading, pair.truth, patch_size=pair.patch_size)[0][:2]
         caption = f"{way}: EPE {error / count:.1f} px" if count else way
         panels.append((caption.removeprefix("-: "), pair.draw(reading.flow, largest=largest)))
-    panels.append(("direction and length", _fitted(flow_wheel(largest, size=160), pair.sample.first.shape)))
+    panels.append(("direction and length", _wheel(largest, pair.sample.first.shape, width)))
     return strip(panels, width=width)
 
 
-def _fitted(wheel: Image.Image, shape: tuple[int, ...]) -> Image.Image:
-    """Set the wheel into the middle of a picture of a frame's proportions."""
-    height, width = shape[:2]
-    factor = max(wheel.width / width, wheel.height / height, 1.0)
-    panel = Image.new("RGB", (round(width * factor), round(height * factor)), (255, 255, 255))
+def _wheel(largest: float, shape: tuple[int, ...], width: int) -> Image.Image:
+    """Draw the legend into the middle of a panel of a frame's proportions."""
+    panel = Image.new("RGB", (width, max(1, round(width * shape[0] / shape[1]))), PAPER)
+    wheel = flow_wheel(largest, size=max(SMALLEST_WHEEL, min(panel.size)))
     panel.paste(wheel, ((panel.width - wheel.width) // 2, (panel.height - wheel.height) // 2))
     return panel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ def patch_sums(reading: Reading, truth: PatchTruth, *, patch_size: int) -> list[
     weights = torch.stack(
         [
             torch.ones_like(off),
-            half_weights(reading.confidence.double()[truth.counts]),
+            half_weights(reading.confidence[truth.counts]),
             (speed > MOVES * patch_size).double(),
         ]
     )
@@ -69,13 +70,16 @@ def patch_sums(reading: Reading, truth: PatchTruth, *, patch_size: int) -> list[
 
 
 def half_weights(confidence: Tensor) -> Tensor:
-    """Return weights (n,) that take the half with the highest confidence; equally sure ones on its edge share alike."""
-    wanted = len(confidence) / 2
+    """Return weights (n,) that take the half with the highest confidence.
+
+    Those on the edge of the half, equally sure to a thousandth, share what is left of it.
+    """
     if not len(confidence):
-        return confidence
-    edge = confidence.sort(descending=True).values[int(np.ceil(wanted)) - 1]
-    above, at = confidence > edge, confidence == edge
-    return above.double() + at * (wanted - above.sum()) / at.sum()
+        return confidence.double()
+    wanted, rounded = len(confidence) / 2, confidence.double().round(decimals=3)
+    edge = rounded.sort(descending=True).values[math.ceil(wanted) - 1]
+    above, at = (rounded > edge).double(), (rounded == edge).double()
+    return above + at * (wanted - above.sum()) / at.sum()
 
 
 def pooled(sums: Sequence[Sequence[Sequence[float]]]) -> dict[str, CoarseScores]:

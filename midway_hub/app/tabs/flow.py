@@ -1,0 +1,70 @@
+"""How everything moves from the source to the target frame, as colours and arrows."""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+
+from midway_hub.app import look
+from midway_hub.app.context import Context, steps
+from midway_hub.app.session import Session
+from midway_hub.dense.estimates import flow_between
+from midway_hub.dense.flow_files import common_scale
+from midway_hub.dense.writing import Progress
+from midway_hub.flow_io import draw_arrows, flow_picture, flow_wheel
+
+SHORT_SIDE = 384
+HEAD, COARSE = "the flow head", "the heatmaps' peaks (coarse, one arrow per patch)"
+
+HELP = (
+    "**How far every pixel moves** from the source to the target frame. The wheel's colours say where to and, full at "
+    "its rim, how far. A flow head is a part that a model was finetuned with; without one, motion can be read off the "
+    "heatmaps of all patches."
+)
+
+
+def build(context: Context) -> None:
+    """Build the tab."""
+    with gr.Tab("Flow", id="flow"):
+        gr.Markdown(HELP)
+        rule = gr.Radio([HEAD, COARSE], value=COARSE, label="Read from")
+        arrows = gr.Checkbox(True, label="Arrows over the source frame")
+        button = gr.Button("Show flow", variant="primary", elem_id="mw-flow-button")
+        shown = gr.HTML(look.note("Press “Show flow”."), elem_id="mw-flow", min_height=look.WAITING)
+
+    def show(rule: str, arrows: bool, request: gr.Request, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
+        session = context.session(request)
+        with session.lock:
+            try:
+                return _flow(session, rule, steps(progress), arrows=arrows)
+            except look.FAILURES as trouble:
+                return look.wrong(trouble)
+
+    button.click(show, [rule, arrows], shown)
+    context.changed.change(
+        lambda: look.note("Press “Show flow” for these frames."), None, shown, show_progress="hidden"
+    )
+
+
+def _flow(session: Session, rule: str, progress: Progress, *, arrows: bool) -> str:
+    pair = session.pair
+    if rule == HEAD:
+        progress("flow", 0, 1)
+        flow = flow_between(session.chosen.net, pair.frames, size=min(SHORT_SIDE, *pair.size))
+    else:
+        flow = pair.coarse_flow(session.chosen.net.config.levels[-1], progress)
+    largest = common_scale([flow])
+    source = pair.frames[0]
+    first = draw_arrows(source, flow, largest=largest) if arrows else source
+    longest = float(np.linalg.norm(flow, axis=2).max())
+    words = f"The longest vector is {longest:.1f} px; full colours stand for {largest:.3g} px and more."
+    if arrows:
+        words += " An arrow as long as the space to the next one stands for that, too."
+    figures = [
+        look.figure(first, "Source frame" + ", with arrows" * arrows),
+        look.figure(flow_picture(flow, largest=largest), "Flow as colours"),
+    ]
+    wheel = look.image(
+        flow_wheel(largest, size=180), f"Wheel of the flow's colours by direction; its rim is {largest:.3g} pixels"
+    )
+    return f'{look.says(words)}{look.grid(figures)}<div class="mw-wheel">{wheel}</div>'

@@ -1,0 +1,273 @@
+"""The page as users meet it: a real server, a real Chromium without a window, clicks, keys and uploads."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from midway_hub.video.writer import write_video
+
+pytest.importorskip("gradio", reason="the page needs the extra `app`")
+playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+PATIENCE = 120_000
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a page, started as a user would, and the folder that it keeps its files in."""
+    temporary = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "midway_hub.cli", "app", "--no-open", "--offline", "--device", "cpu"]
+    environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", "no_proxy": "127.0.0.1"}
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--max-mb", "1"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield _address_of(process, port), temporary
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    assert process.returncode == 0
+    assert [path.name for path in temporary.glob("midway-hub-app-*")] == []
+
+
+def _address_of(process, port):
+    address, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(address, timeout=5):
+                return address
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError(f"the page did not start: {process.returncode}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    """A new user's page that has shown its first heatmaps; afterwards, no request may have left this machine."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(PATIENCE)
+    asked = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(server[0])
+    opened.wait_for_selector("#mw-felt img")
+    yield opened
+    opened.close()
+    elsewhere = [url for url in asked if urlsplit(url).scheme in ("http", "https", "ws", "wss")]
+    assert {urlsplit(url).hostname for url in elsewhere} == {"127.0.0.1"}
+
+
+def said(page):
+    return page.inner_text("#mw-felt [role=status]")
+
+
+def point_of(words):
+    return tuple(map(int, re.match(r"Point (\d+), (\d+)", words).groups()))
+
+
+def peaks_of(words):
+    return [tuple(map(int, peak)) for peak in re.findall(r"level \d+ at (\d+), (\d+)", words)]
+
+
+def after(page, act):
+    """Do something and return what the page then says of the point."""
+    before = said(page)
+    act()
+    page.wait_for_function(
+        "before => document.querySelector('#mw-felt [role=status]')?.innerText != before", arg=before
+    )
+    return said(page)
+
+
+def click_at(page, picker, x, y):
+    box = page.locator(f"#{picker} img").bounding_box()
+    page.click(f"#{picker} img", position={"x": x * box["width"], "y": y * box["height"]})
+
+
+def test_the_page_opens_says_that_the_model_is_untrained_and_shows_its_licence(page):
+    assert "UNTRAINED" in page.inner_text("#mw-warning")
+    assert "Apache-2.0" in page.inner_text("#mw-about")
+    assert page.get_by_label("Model and its licence").input_value() == "midway_pico_untrained (Apache-2.0)"
+
+
+def test_the_clip_plays(page):
+    page.evaluate("document.querySelector('#mw-film video').play()")
+    page.wait_for_function("document.querySelector('#mw-film video').currentTime > 0.2")
+    facts = page.evaluate("(v => [v.videoWidth, v.videoHeight, v.duration])(document.querySelector('#mw-film video'))")
+    assert facts[:2] == [1280, 720]
+    assert facts[2] == pytest.approx(1.52, abs=0.05)
+
+
+def test_a_click_draws_heatmaps_whose_peaks_and_mark_move_with_it(page):
+    first = after(page, lambda: click_at(page, "mw-source", 0.25, 0.3))
+    pictures = page.eval_on_selector_all("#mw-felt img", "images => images.map(image => image.src)")
+    second = after(page, lambda: click_at(page, "mw-source", 0.75, 0.7))
+    assert point_of(first) == pytest.approx((320, 216), abs=4)
+    assert point_of(second) == pytest.approx((960, 504), abs=4)
+    for words in (first, second):  # random weights feel a touch where it was
+        assert len(peaks_of(words)) == 3
+        assert all(abs(x - point_of(words)[0]) <= 52 and abs(y - point_of(words)[1]) <= 52 for x, y in peaks_of(words))
+    moved = page.eval_on_selector_all("#mw-felt img", "images => images.map(image => image.src)")
+    assert len(moved) == 3
+    assert not set(moved) & set(pictures)
+    mark, frame = (page.locator(f"#mw-source {part}").bounding_box() for part in (".mw-mark", "img"))
+    centre = ((mark["x"] + mark["width"] / 2 - frame["x"]) / frame["width"], (mark["y"] - frame["y"]) / frame["height"])
+    assert centre == pytest.approx((0.75, 0.68), abs=0.05)
+
+
+def test_keys_alone_move_the_point(page):
+    start = point_of(said(page))
+    page.focus("#mw-source .mw-picker")
+    stepped = point_of(after(page, lambda: page.keyboard.press("ArrowRight")))
+    assert stepped[0] - start[0] in range(26, 78)  # a patch is 51 pixels wide, and the start lay somewhere in one
+    again = point_of(after(page, lambda: page.keyboard.press("ArrowRight")))  # the picture kept the focus
+    assert again[0] - stepped[0] in (51, 52)
+    typed = after(page, lambda: page.fill("#mw-x input", "100"))
+    assert point_of(typed)[0] == 100
+    source = page.get_by_role("slider", name="Source frame")
+    source.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#mw-which').innerText.startsWith('From frame 14 ')")
+
+
+def test_a_broken_upload_shows_a_message_and_the_page_goes_on(page, server, tmp_path):
+    broken = tmp_path / "holiday.mp4"
+    broken.write_bytes(b"this is no video")
+    page.set_input_files("#mw-upload input[type=file]", str(broken))
+    page.wait_for_selector("#mw-trouble [role=alert]")
+    assert "holiday.mp4" in page.inner_text("#mw-trouble")
+    assert point_of(after(page, lambda: click_at(page, "mw-source", 0.5, 0.75)))[1] == pytest.approx(540, abs=4)
+    assert list(server[1].rglob("holiday.mp4")) == []
+
+
+def test_two_pictures_are_looked_at_and_deleted_once_they_are_read(page, server, tmp_path):
+    for name, shade in (("first.png", 80), ("second.png", 120)):
+        Image.radial_gradient("L").point(lambda value, shade=shade: value // 2 + shade).save(tmp_path / name)
+    page.set_input_files("#mw-upload input[type=file]", [str(tmp_path / name) for name in ("first.png", "second.png")])
+    page.wait_for_function("document.querySelector('#mw-film').innerText.includes('two frames of 256×256')")
+    assert "first frame to the second" in page.inner_text("#mw-which")
+    assert [path for path in server[1].rglob("*.png") if path.is_file()] == []
+
+
+def test_an_uploaded_video_plays_and_is_deleted_when_its_user_leaves(page, server, tmp_path):
+    frames = [np.full((64, 96, 3), shade, np.uint8) for shade in range(0, 200, 10)]
+    write_video(tmp_path / "street.mp4", frames, fps=10)
+    page.set_input_files("#mw-upload input[type=file]", str(tmp_path / "street.mp4"))
+    page.wait_for_function("document.querySelector('#mw-film').innerText.includes('street.mp4: 20 frames of 96×64')")
+    page.wait_for_function("document.querySelector('#mw-film video').readyState >= 3")
+    assert page.evaluate("document.querySelector('#mw-film video').videoWidth") == 96
+    assert len(_uploaded(server[1])) == 1
+    page.goto("about:blank")
+    deadline = time.monotonic() + 30
+    while _uploaded(server[1]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _uploaded(server[1]) == []
+
+
+def test_an_upload_beyond_the_limit_shows_a_message(page, tmp_path):
+    (tmp_path / "large.mp4").write_bytes(os.urandom(2_000_000))
+    page.set_input_files("#mw-upload input[type=file]", str(tmp_path / "large.mp4"))
+    page.get_by_text(re.compile("maximum.* size", re.IGNORECASE)).first.wait_for()
+
+
+def _uploaded(folder):
+    """Files with something in them, but for the bundled clip."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if path.stat().st_size and path.name != "highway.mp4"]
+
+
+def test_what_a_model_lacks_is_said_plainly(page):
+    page.get_by_role("tab", name="Segmentation").click()
+    page.get_by_role("button", name="Show classes").click()
+    page.wait_for_selector("#mw-segment [role=alert]")
+    assert "this checkpoint has no segmentation head" in page.inner_text("#mw-segment")
+    page.get_by_role("tab", name="Flow").click()
+    page.get_by_label("the flow head").check()
+    page.get_by_role("button", name="Show flow").click()
+    page.wait_for_selector("#mw-flow [role=alert]")
+    assert "this checkpoint has no flow head" in page.inner_text("#mw-flow")
+
+
+def test_a_model_that_is_not_there_shows_a_message_and_the_one_before_stays(page):
+    page.fill("#mw-other input, #mw-other textarea", "./no/such/model.safetensors")
+    page.get_by_role("button", name="Load", exact=True).click()
+    page.wait_for_selector("#mw-trouble [role=alert]")
+    assert "no/such/model" in page.inner_text("#mw-trouble")
+    assert "Apache-2.0" in page.inner_text("#mw-about")
+
+
+def test_tracks_play_as_a_video(page):
+    page.get_by_role("tab", name="Tracks").click()
+    click_at(page, "mw-track-source", 0.4, 0.6)
+    page.wait_for_function("document.querySelector('#mw-track-source .mw-legend').innerText.includes('point 1')")
+    length = page.get_by_label("number input for Frames to follow them through")
+    length.fill("4")
+    length.press("Tab")
+    page.click("#mw-track-button")
+    page.wait_for_selector("#mw-tracks video")
+    page.wait_for_function("document.querySelector('#mw-tracks video').readyState >= 3")
+    assert "Frames 13 to 16: " in page.inner_text("#mw-tracks")
+    page.evaluate("document.querySelector('#mw-tracks video').play()")
+    page.wait_for_function("document.querySelector('#mw-tracks video').currentTime > 0")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_every_tab_is_shown_in_full_width_and_every_picture_is_described(server, browser, tmp_path, scheme, width):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(PATIENCE)
+    page.goto(server[0])
+    page.wait_for_selector("#mw-felt img")
+    for tab in ("Where it went", "Flow", "Segmentation", "Features (PCA)", "Tracks"):
+        _open_tab(page, tab)
+        if tab.startswith("Features"):
+            page.get_by_role("button", name="Show features").click()
+            page.wait_for_selector("#mw-features img")
+        shot = tmp_path / f"{scheme}_{width}_{tab.split()[0]}.png"
+        page.screenshot(path=shot, full_page=True)
+        assert shot.stat().st_size > 20_000
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.images].filter(image => !image.alt && image.offsetParent).length") == 0
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(json.loads(re.sub(r"rgba?\((.*)\)", r"[\1]", background))[:3]) < 200) is (scheme == "dark")
+    page.close()
+
+
+def _open_tab(page, name):
+    """Open a tab, which may be behind the button that holds what a narrow page has no room for."""
+    tab = page.get_by_role("tab", name=name)
+    if tab.count() and tab.first.is_visible():
+        tab.first.click()
+    else:
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown").get_by_text(name).click()
