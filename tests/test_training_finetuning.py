@@ -173,6 +173,36 @@ def test_a_segmentation_run_on_files_takes_its_classes_from_the_data(pretrained,
     ]
 
 
+def test_labels_off_by_one_are_caught_from_the_command_line(tmp_path):
+    for name, array in (("images", np.zeros((8, 8, 3), np.uint8)), ("labels", np.ones((8, 8), np.uint8))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(array).save(tmp_path / name / "a.png")
+    options = ("check-labels", "folder", "--root", tmp_path, "-s", "classes=[road,sky]")
+    code, out, err = command(*options)
+    assert code == 1
+    assert "sky" in out
+    assert "road" in err
+    assert json.loads(command(*options, "--json")[1])["warnings"]
+
+
+def test_missing_flow_files_are_counted_from_the_command_line(tmp_path):
+    scene = tmp_path / "training" / "clean" / "alley_1"
+    scene.mkdir(parents=True)
+    for frame in (1, 2, 3):
+        Image.new("RGB", (8, 8)).save(scene / f"frame_{frame:04}.png")
+    code, out, _ = command("check-flow", "sintel/train/clean", "--root", tmp_path, "--json")
+    assert code == 1
+    (found,) = json.loads(out)
+    assert found["pairs"] == 2
+    assert len(found["missing"]) == 2
+
+
+def test_data_sets_are_listed_by_name():
+    listed = json.loads(command("datasets", "--json")[1])
+    assert "sintel/subval/clean" in listed["flow"]
+    assert "ade20k/val" in listed["segmentation"]
+
+
 def start(run_dir, pretrained, workers, processes):
     options = [f"start.weights={pretrained}", f"steps={STEPS}", *SMALL, *FLOW]
     options += [f"data.workers={workers}", f"engine.devices={processes}"]

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import typer
-from midway_hub.training.commands import data, evaluating, evaluating_dynamics, evaluating_propagation, results, running
+from midway_hub.training.commands import (
+    data,
+    datasets,
+    evaluating,
+    evaluating_dynamics,
+    evaluating_propagation,
+    results,
+    running,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -11,7 +19,7 @@ app = typer.Typer(
     help="Train Midway Networks: pretrain from videos, finetune flow and segmentation, evaluate, export.",
     epilog="Start with: python -m midway_hub.training pretrain smoke",
 )
-for commands in (running, data, results):
+for commands in (running, data, datasets, results):
     app.add_typer(commands.app)
 evaluating.app.add_typer(evaluating_dynamics.app)
 evaluating.app.add_typer(evaluating_propagation.app)

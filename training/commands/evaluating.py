@@ -168,7 +168,9 @@ def open_network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
     return MidwayNetwork.from_pretrained(name, device=device, dtype=getattr(torch, dtype))
 
 
-def open_flow_data(name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None) -> FlowDataset:
+def open_flow_data(
+    name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None
+) -> FlowDataset:
     from midway_hub.training.data.flow import WorldFlow, build_flow_dataset
 
     if name == WORLD:

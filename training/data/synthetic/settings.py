@@ -10,7 +10,9 @@ from midway_hub.training.settings import Settings
 from pydantic import Field, field_validator, model_validator
 
 ALL_SHAPES = dict.fromkeys(SHAPES, 1.0)
-ALL_TEXTURES = {"leaves": 5.0, "fractal": 3.0, "gradient": 1.0, "grating": 1.0, "checkers": 1.0, "bricks": 1.0}
+ALL_TEXTURES = {
+    "leaves": 5.0, "fractal": 3.0, "gradient": 1.0, "grating": 1.0, "checkers": 1.0, "bricks": 1.0, "patchwork": 1.0,
+}  # fmt: skip
 
 
 class TextureSettings(Settings):
@@ -26,7 +28,8 @@ class TextureSettings(Settings):
     """Side of a tile in texels, a power of two."""
 
     weights: dict[str, float] = ALL_TEXTURES
-    """Share of tiles per family: leaves (dead leaves), fractal (1/f noise), gradient, grating, checkers, bricks."""
+    """Share of tiles per family: leaves (dead leaves), fractal (1/f noise), gradient, grating, checkers, bricks,
+    patchwork (blots of every colour)."""
 
     photographs: Path | None = None
     """Folder of photographs, of which `photograph_share` of the tiles are cut; none by default."""

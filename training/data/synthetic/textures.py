@@ -102,6 +102,18 @@ def bricks(size: int, generator: np.random.Generator) -> np.ndarray:
     return _weather(np.where(gap, palette.colours(1)[0] * 0.6, stones), generator)
 
 
+def patchwork(size: int, generator: np.random.Generator) -> np.ndarray:
+    """Blots of every colour, soft-edged and all about as large: no two places look alike, as in a flower bed.
+
+    The other families have one palette for the whole tile; here the three channels do not know of each other.
+    """
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    passes = np.exp(-((frequency * size / generator.uniform(4, 12)) ** 2))
+    noise = np.fft.irfft2(np.fft.rfft2(generator.normal(size=(3, size, size))) * passes, (size, size))
+    noise = (noise - noise.mean(axis=(1, 2), keepdims=True)) / noise.std(axis=(1, 2), keepdims=True)
+    return np.moveaxis(0.5 + 0.4 * np.tanh(1.5 * noise), 0, -1)
+
+
 def leaves(size: int, generator: np.random.Generator) -> np.ndarray:
     """Dead leaves: opaque discs and blocks of power-law sizes that hide each other, each with gradient and grain.
 
@@ -149,6 +161,6 @@ def _weather(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 FAMILIES: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "leaves": leaves, "fractal": fractal, "gradient": gradient,
-    "grating": grating, "checkers": checkers, "bricks": bricks,
+    "grating": grating, "checkers": checkers, "bricks": bricks, "patchwork": patchwork,
 }  # fmt: skip
 """How a tile of each family is made: (size, generator) -> (size, size, 3) about [0, 1]."""

@@ -23,6 +23,7 @@ from torch import Tensor
 
 NUMBERS = 1536  # random numbers of one world, more than the largest needs
 PORTION = 1 << 20  # pixels rendered at once on a device; each takes some hundred bytes per layer
+CPU_PORTION = 2**14
 
 
 @dataclass(frozen=True)
@@ -175,11 +176,12 @@ def render_clip(settings: WorldSettings, seed: int, frames: int, *, device: torc
 
 
 def _chunks(settings: WorldSettings, seeds: Sequence[int], device: torch.device | str) -> Iterator[Worlds]:
-    """Worlds in the portions a device renders at once: one by one on a CPU, where more would only leave the cache."""
+    """Worlds in the portions a device renders at once: on a CPU few, as more would only leave the cache."""
     if not len(seeds):
         raise ValueError("there are no worlds without seeds; give at least one seed")
     device = torch.device(device)
-    portion = 1 if device.type == "cpu" else max(1, PORTION // math.prod(settings.size))
+    pixels = CPU_PORTION if device.type == "cpu" else PORTION
+    portion = max(1, pixels // math.prod(settings.size))
     for start in range(0, len(seeds), portion):
         yield Worlds(settings, seeds[start : start + portion], device)
 
