@@ -267,3 +267,11 @@ def test_heatmaps_are_made_for_one_pair_at_a_time():
     motion = net.infer_motion(frames(1).repeat(2, 1, 1, 1), frames(2).repeat(2, 1, 1, 1))
     with pytest.raises(ValueError, match=r"motion must be that of one pair of frames, got target_context of shape \(2"):
         perturbation_heatmaps(net, motion, [0])
+
+
+def test_large_frames_are_pushed_through_a_few_directions_at_a_time():
+    small, large = (
+        JvpPush(nn.Identity(), torch.zeros(1, 2, 4), torch.zeros(1, tokens, 4)).chunk for tokens in (50, 3601)
+    )
+    assert small == 8
+    assert large == 2

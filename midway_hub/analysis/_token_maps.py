@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
+from midway_hub.analysis._forward_mode import forward_mode
 from midway_hub.models.blocks import GatingUnit
 
 
@@ -78,7 +79,8 @@ class MlpMap:
     def __init__(self, norm: nn.LayerNorm, mlp: Mlp, tokens: Tensor) -> None:
         self.norm, self.first, self.second = NormMap(norm, tokens), mlp.fc1.weight, mlp.fc2.weight
         hidden = mlp.fc1(norm(tokens))
-        activated, self.slope = torch.func.jvp(mlp.act, (hidden,), (torch.ones_like(hidden),))
+        with forward_mode():
+            activated, self.slope = torch.func.jvp(mlp.act, (hidden,), (torch.ones_like(hidden),))
         self.output = mlp.fc2(activated)
 
     def push_at(self, place: Tensor, moved: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Protocol
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from midway_hub.analysis._forward_mode import forward_mode
 from midway_hub.analysis.linearised import LinearisedPredictor
 from midway_hub.models.dynamics import DynamicsLevel
 
@@ -46,15 +46,16 @@ class JvpPush:
 
     def __init__(self, predictor: nn.Module, motion: Tensor, source: Tensor) -> None:
         self.predictor, self.motion, self.source = predictor, motion, source
-        self.chunk = 8 if source.device.type == "cpu" else 128  # attention maps that stay in a CPU's cache
+        # On a CPU attention maps that stay in its cache; anywhere, maps that fit into memory.
+        fast, scores = (8, 2**25) if source.device.type == "cpu" else (128, 2**28)
+        self.chunk = max(1, min(fast, scores // (motion.shape[1] + source.shape[1]) ** 2))
 
     def __call__(self, tokens: Tensor, directions: Tensor) -> Tensor:
         def tangent(token: Tensor, direction: Tensor) -> Tensor:
             moved = torch.zeros_like(self.source).index_copy(1, token[None], direction[None, None])
             return jvp(lambda source: self.predictor.predict(self.motion, source), (self.source,), (moved,))[1][0]
 
-        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # fused kernels have no forward-mode derivative
-            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # torch's own use
+        with sdpa_kernel(SDPBackend.MATH), forward_mode():  # fused kernels have no forward-mode derivative
             return vmap(tangent)(tokens.repeat_interleave(len(directions)), directions.repeat(len(tokens), 1))
 
 
