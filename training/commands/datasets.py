@@ -80,7 +80,7 @@ def check_flow(
             [{"name": c.name, "pairs": c.pairs, "missing": list(c.missing), "published": c.expected} for c in checks]
         )
     else:
-        rows = [(c.name, c.pairs, "" if c.expected is None else c.expected, len(c.missing)) for c in checks]
+        rows = [(c.name, str(c.pairs), str(c.expected or ""), str(len(c.missing))) for c in checks]
         console.table("flow data sets", ["name", "pairs", "published", "missing files"], rows)
     if any(check.missing for check in checks):
         raise typer.Exit(1)

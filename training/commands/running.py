@@ -107,6 +107,33 @@ def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
 
 
 @command(app, panel="Train")
+def reproduce(
+    name: Annotated[str, typer.Argument(help="What to make, e.g. midway_pico_synthetic, or a chain's YAML file.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where everything goes; default: runs/NAME.")] = None,
+    scale: Annotated[str | None, typer.Option(help="A reduced version, e.g. cpu for two cores.")] = None,
+) -> None:
+    """Make a checkpoint from nothing: pretraining, then heads, to an exported, verified network with a card.
+
+    Stop it any time; the same command goes on where it was. Overrides hold for every stage.
+
+    Example: reproduce midway_pico_synthetic --scale cpu
+    """
+    from midway_hub.training import reproduce as chains
+
+    chain = chains.read_chain(name)
+    folder = out or Path("runs") / Path(name).stem
+
+    def tell(stage: chains.Stage, state: str) -> None:
+        console.say(f"{stage.name}: {state} ({stage.kind} {stage.recipe}, {folder / stage.name})")
+
+    made = chains.reproduce(chain, folder, scale=scale, overrides=overrides or (), progress=tell)
+    if made is None:
+        raise typer.Exit(75)
+    console.say(f"{made}: load it with MidwayNetwork.from_pretrained({str(made)!r})")
+
+
+@command(app, panel="Train")
 def trace(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print one step on the CPU as a reading map: shapes, losses, parameter groups, moving averages."""
     from midway_hub.training.config import load_config

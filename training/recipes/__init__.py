@@ -15,7 +15,8 @@ def list_recipes(kind: str | None = None) -> list[str]:
     """Return the names of all recipes, sorted.
 
     Args:
-        kind: `"init"` for recipes of untrained weights, `"pretrain"`, `"flow"` or `"segmentation"`; default: all.
+        kind: `"init"` for recipes of untrained weights, `"pretrain"`, `"flow"`, `"segmentation"`, `"chain"` of these;
+            default: all.
     """
     names = sorted(_found(files(__name__), ""))
     return [name for name in names if kind is None or load_recipe(name).get("kind", "pretrain") == kind]
