@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 ALL_SHAPES = dict.fromkeys(SHAPES, 1.0)
 ALL_TEXTURES = {
-    "leaves": 5.0, "fractal": 3.0, "gradient": 1.0, "grating": 1.0, "checkers": 1.0, "bricks": 1.0, "patchwork": 1.0,
+    "leaves": 5.0, "fractal": 3.0, "gradient": 1.0, "grating": 1.0, "checkers": 1.0, "bricks": 1.0, "patchwork": 0.0,
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class TextureSettings(Settings):
 
     weights: dict[str, float] = ALL_TEXTURES
     """Share of tiles per family: leaves (dead leaves), fractal (1/f noise), gradient, grating, checkers, bricks,
-    patchwork (blots of every colour)."""
+    patchwork (blots of every colour, unlike nature: none by default)."""
 
     photographs: Path | None = None
     """Folder of photographs, of which `photograph_share` of the tiles are cut; none by default."""

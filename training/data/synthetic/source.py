@@ -11,7 +11,7 @@ from midway_hub.training.data.synthetic.draws import FIRST_HELD_OUT
 from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.data.synthetic.worlds import render_frames
 
-VERSION = 2  # of the worlds: changed whenever a seed gives another picture
+VERSION = 1  # of the worlds: changed whenever a seed gives another picture
 
 
 class WorldSource:
