@@ -18,8 +18,8 @@ class InitialSettings(Settings):
 
     matching_std: float = Field(0.0, ge=0)
     """Queries and keys of the midway path start equal, with weights of this standard deviation (1 / sqrt(motion_dim)
-    is a good one): a token then attends to the tokens like it, in the other frame too, instead of to any. Without,
-    small networks spend thousands of steps before they compare frames at all. 0: drawn apart, as in the paper."""
+    is a good one): a token then attends to the tokens like it, in the other frame too, instead of to any. Small
+    networks begin to compare frames some hundred steps earlier. 0: drawn apart, as in the paper."""
 
     position_amplitude: float = Field(0.0, ge=0)
     """Position embeddings of encoder and dynamics start as sines and cosines of this amplitude, as in MAE and CroCo,
