@@ -105,6 +105,7 @@ def measure(seed: int, out: Path, worlds: int) -> dict[str, float]:
         rows[f"prediction error, level {level}: trained"] = after[f"{name}/error"]
         rows[f"prediction error, level {level}: nothing moves"] = after[f"{name}/trivial"]
         rows[f"prediction error, level {level}: another pair's motion"] = after[f"{name}/other_motion"]
+        rows[f"prediction error, level {level}: another pair's source"] = after[f"{name}/other_source"]
         rows[f"prediction error, level {level}: untrained"] = before[f"{name}/error"]
         rows[f"prediction error, level {level}: untrained, nothing moves"] = before[f"{name}/trivial"]
     after, before, rival = flow(trained), flow(start), flow(dino)

@@ -145,9 +145,14 @@ def test_prediction_errors_agree_with_the_cosine_formula(pairs):
         net.encode(frames, layers=[8, 5, 2], output_format="tokens").layers for frames in (pairs.source, pairs.target)
     )
     other = net.infer_motion(pairs.source.roll(1, 0), pairs.target.roll(1, 0))
-    moved = net.predict(pairs.source, other)
+    guesses = {
+        "error": motion.predicted,
+        "trivial": source,
+        "other_motion": net.predict(pairs.source, other),
+        "other_source": net.predict(pairs.source.roll(1, 0), motion),
+    }
     for index, level in enumerate((8, 5, 2)):
-        for name, guess in (("error", motion.predicted), ("trivial", source), ("other_motion", moved)):
+        for name, guess in guesses.items():
             cosines = [
                 float(guess[index][b, n] @ target[index][b, n] / guess[index][b, n].norm() / target[index][b, n].norm())
                 for b in range(PAIRS)

@@ -17,7 +17,9 @@ class PredictionProbe:
 
     `prediction/level_l/error` is the network's; `/trivial` that of the teacher's features of the *source* frame taken
     as prediction; `/other_motion` the network's when it is given the motion latents of another pair, which tells what
-    the latents are worth; `/error_over_trivial` the ratio, below 1 where the dynamics know more than standing still.
+    the latents are worth; `/other_source` with its own latents on the source frame of another pair: where that is
+    still better than standing still, latents carry the target's contents beside how the source moves;
+    `/error_over_trivial` the ratio, below 1 where the dynamics know more than standing still.
 
     Args:
         pairs: Held-out frame pairs, at least 2.
@@ -49,6 +51,7 @@ class PredictionProbe:
         levels = network.config.levels
         motion = network.infer_motion(pairs.source, pairs.target)
         swapped = network.predict(pairs.source, network.infer_motion(others.source, others.target))
+        on_another = network.predict(others.source, motion)
         source, target = (
             network.encode(frames, layers=levels, output_format="tokens").layers
             for frames in (pairs.source, pairs.target)
@@ -56,6 +59,7 @@ class PredictionProbe:
         found = {}
         for index, level in enumerate(levels):
             guesses = {"error": motion.predicted[index], "trivial": source[index], "other_motion": swapped[index]}
+            guesses["other_source"] = on_another[index]
             for name, guess in guesses.items():
                 found[f"prediction/level_{level}/{name}"] = prediction_error(guess, target[index])
         return found
