@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from midway_hub.training.data.supervised import Examples, LoadingSettings, SupervisedBatches
 from midway_hub.training.data.synthetic import WorldSettings
 from midway_hub.training.data.synthetic.examples import WorldBatches, WorldExamples
@@ -56,3 +57,8 @@ class TaskData(LoadingSettings):
     def described(self) -> str:
         """Return where the number of examples comes from, for the plan."""
         return "data.epoch_examples, or 10,000 worlds" if self.source == "world" else "all of the data sets"
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """Return (H, W, C) as contiguous (C, H, W)."""
+    return np.ascontiguousarray(np.moveaxis(array, -1, 0))

@@ -21,7 +21,7 @@ from midway_hub.training.data.flow import (
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.supervised import Example, Examples
 from midway_hub.training.data.synthetic import held_out_seeds
-from midway_hub.training.tasks.data import PICTURES, TaskData
+from midway_hub.training.tasks.data import PICTURES, TaskData, channels_first
 from PIL import Image
 from pydantic import Field, model_validator
 
@@ -118,8 +118,3 @@ class FlowExamples:
     def fingerprint(self) -> dict[str, Any]:
         """Return what identifies the data."""
         return dict(self.dataset.fingerprint())
-
-
-def channels_first(array: np.ndarray) -> np.ndarray:
-    """Return (H, W, C) as contiguous (C, H, W)."""
-    return np.ascontiguousarray(np.moveaxis(array, -1, 0))

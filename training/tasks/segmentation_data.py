@@ -20,8 +20,7 @@ from midway_hub.training.data.segmentation import (
 )
 from midway_hub.training.data.supervised import Example, Examples
 from midway_hub.training.data.synthetic import CLASSES, PALETTE, held_out_seeds
-from midway_hub.training.tasks.data import PICTURES, TaskData
-from midway_hub.training.tasks.flow_data import channels_first
+from midway_hub.training.tasks.data import PICTURES, TaskData, channels_first
 from PIL import Image
 from pydantic import Field, model_validator
 
