@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from midway_hub.config import MidwayConfig
 from midway_hub.heads import SegmentationHeadConfig
 from midway_hub.models._checks import normalise_layers
-from midway_hub.models.tiling import Offset, Size, pad_to, predict_in_windows, round_up, stepped_windows
+from midway_hub.models.tiling import pad_to, predict_in_windows, round_up, stepped_windows
 from midway_hub.models.upernet import (
     LEAST_GRID,
     NECKS,
@@ -131,20 +131,9 @@ def segment_frames(
         frame = (images.shape[-2], images.shape[-1])
         window = (min(side, frame[0]), min(side, frame[1]))
         offsets = stepped_windows(frame, window, (min(step, window[0]), min(step, window[1])))
-        predictions = _predict_together(at_pixels, images, offsets, window)
-        logits = predict_in_windows(lambda _: next(predictions), [images], offsets, window)
+        at_once = max(1, FRAMES_AT_ONCE // len(images))
+        logits = predict_in_windows(at_pixels, [images], offsets, window, at_once=at_once)
     return SegmentationOutput(logits=logits, labels=logits.argmax(dim=1), classes=head.classes, palette=head.palette)
-
-
-def _predict_together(
-    predict: Callable[[Tensor], Tensor], images: Tensor, offsets: Sequence[Offset], window: Size
-) -> Iterator[Tensor]:
-    """Predict windows several at a time, and give them one by one in the order of `offsets`."""
-    at_once = max(1, FRAMES_AT_ONCE // len(images))
-    for start in range(0, len(offsets), at_once):
-        together = offsets[start : start + at_once]
-        cut = torch.cat([images[..., y : y + window[0], x : x + window[1]] for y, x in together])
-        yield from predict(cut).chunk(len(together))
 
 
 def _checked_slide(slide: object) -> tuple[int, int]:

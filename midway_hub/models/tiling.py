@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 
 Size = tuple[int, int]
 Offset = tuple[int, int]
+Part = tuple[Any, slice, slice]
 
 
 def overlapping_windows(frame: Size, window: Size, overlap: float) -> list[Offset]:
@@ -68,6 +70,7 @@ def predict_in_windows(
     window: Size,
     *,
     weigh: Callable[[Tensor], Tensor] = all_alike,
+    at_once: int = 1,
 ) -> Tensor:
     """Predict in every window and take the weighted mean of what overlaps, in fp32.
 
@@ -77,6 +80,7 @@ def predict_in_windows(
         offsets: Top left corner (y, x) of every window; at least one, and together they cover every pixel.
         window: Height and width of every window.
         weigh: Maps a prediction in fp32 to positive weights (B, 1, *window).
+        at_once: Windows that go through `predict` together, as one batch.
 
     Returns:
         (B, K, H, W) in fp32: sum of weight times prediction over 1e-16 + sum of weights (CroCo v2).
@@ -85,9 +89,7 @@ def predict_in_windows(
         ValueError: There are no windows, or a prediction does not have the window's size.
     """
     sums: tuple[Tensor, Tensor] | None = None
-    for y, x in offsets:
-        part = (..., slice(y, y + window[0]), slice(x, x + window[1]))
-        prediction = predict(*(frame[part] for frame in frames)).float()
+    for part, prediction in _predictions(predict, frames, offsets, window, at_once):
         if prediction.shape[-2:] != tuple(window):
             raise ValueError(f"a window of {window} was predicted as {tuple(prediction.shape[-2:])}")
         weight = weigh(prediction)
@@ -100,6 +102,17 @@ def predict_in_windows(
     if sums is None:
         raise ValueError("there are no windows to predict in")
     return sums[0] / (1e-16 + sums[1])
+
+
+def _predictions(
+    predict: Callable[..., Tensor], frames: Sequence[Tensor], offsets: Sequence[Offset], window: Size, at_once: int
+) -> Iterator[tuple[Part, Tensor]]:
+    """Yield every window's place and its prediction in fp32, in the order of `offsets`."""
+    parts: list[Part] = [(..., slice(y, y + window[0]), slice(x, x + window[1])) for y, x in offsets]
+    for start in range(0, len(parts), at_once):
+        together = parts[start : start + at_once]
+        predicted = predict(*(torch.cat([frame[part] for part in together]) for frame in frames)).float()
+        yield from zip(together, predicted.chunk(len(together)), strict=True)
 
 
 def pad_to(frames: Tensor, size: Size) -> Tensor:
