@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from midway_hub.training.compat import Compat
-from midway_hub.training.data.loader import PairBatches, ReadingProcessDiedError
+from midway_hub.training.data.loader import PairBatches
 from midway_hub.training.data.quarantine import TooManyRejectedError
+from midway_hub.training.data.reading import ReadingProcessDiedError
 from midway_hub.training.data.settings import DataSettings
 from midway_hub.training.data.sources import build_source
 from midway_hub.training.data.views import ViewSettings

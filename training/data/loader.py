@@ -10,19 +10,14 @@ from midway_hub.training.compat import Compat
 from midway_hub.training.data.dataset import VisitDataset, WorldDataset, join
 from midway_hub.training.data.frame_pair import PairSource
 from midway_hub.training.data.quarantine import Quarantine, TooManyRejectedError
-from midway_hub.training.data.sampler import MicroBatches, Sampler
+from midway_hub.training.data.reading import read_micro_batches
+from midway_hub.training.data.sampler import Sampler
 from midway_hub.training.data.settings import DataSettings
 from midway_hub.training.data.synthetic import WorldSource
 from midway_hub.training.data.views import ViewSettings, normalise_views
-from midway_hub.training.data.worker import start_worker
 from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.timeline import Timeline
 from torch import Tensor
-from torch.utils.data import DataLoader
-
-
-class ReadingProcessDiedError(RuntimeError):
-    """A worker process of the loader was killed or crashed."""
 
 
 class PairBatches:
@@ -89,9 +84,18 @@ class PairBatches:
             TooManyRejectedError: More of the data is unreadable than `data.max_rejected` allows.
             ReadingProcessDiedError: A worker process died.
         """
-        batches = iter(self._make_loader(first, last))
-        for number in range(first, last):
-            batch = self._next(batches)
+        batches = read_micro_batches(
+            self._dataset,
+            self._sampler,
+            first,
+            last,
+            join=join,
+            workers=self._data.workers,
+            prefetch=self._data.prefetch,
+            start_method=self._data.start_method,
+            pin_memory=self._pin_memory,
+        )
+        for number, batch in enumerate(batches, first):
             self._quarantine.add(batch["rejected"])
             if batch["payload"] is None:
                 listed = self._quarantine.listed()
@@ -110,29 +114,3 @@ class PairBatches:
     def rejected(self) -> list[dict[str, str]]:
         """Return `file` and `reason` of what could not be read so far."""
         return self._quarantine.records()
-
-    def _next(self, batches: Iterator[Any]) -> dict[str, Any]:
-        try:
-            return next(batches)
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
-                raise
-            raise ReadingProcessDiedError(
-                f"a process that reads the data died ({error}). Usually memory ran out: lower data.workers "
-                f"({self._data.workers}) or data.prefetch ({self._data.prefetch}), or raise the limit of /dev/shm"
-            ) from error
-
-    def _make_loader(self, first: int, last: int) -> DataLoader[Any]:
-        workers = self._data.workers
-        return DataLoader(
-            self._dataset,
-            batch_sampler=MicroBatches(self._sampler, first, last),  # type: ignore[arg-type]
-            num_workers=workers,
-            collate_fn=join,
-            pin_memory=self._pin_memory,
-            worker_init_fn=start_worker,
-            # Its own generator: the loader seeds its workers from it, and would else take from the global one.
-            generator=torch.Generator(),
-            multiprocessing_context=self._data.start_method if workers else None,
-            prefetch_factor=self._data.prefetch if workers else None,
-        )

@@ -8,19 +8,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from midway_hub.training.data.frame_pair import SampleError
-from midway_hub.training.data.loader import ReadingProcessDiedError
 from midway_hub.training.data.quarantine import Quarantine, Rejection, TooManyRejectedError, exceeds
 from midway_hub.training.data.randomness import generator
-from midway_hub.training.data.sampler import MicroBatches, Sampler, Visit
+from midway_hub.training.data.reading import read_micro_batches
+from midway_hub.training.data.sampler import Sampler, Visit
 from midway_hub.training.data.substitutes import turns
 from midway_hub.training.data.views import normalise
-from midway_hub.training.data.worker import start_worker
 from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.settings import Settings
 from midway_hub.training.timeline import Timeline
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 Example = dict[str, np.ndarray]
 
@@ -114,27 +113,17 @@ class SupervisedBatches:
             TooManyRejectedError: More of the data is unreadable than `data.max_rejected` allows.
             ReadingProcessDiedError: A worker process died.
         """
-        workers = self._loading.workers
-        loader = DataLoader(
+        batches = read_micro_batches(
             self._dataset,
-            batch_sampler=MicroBatches(self._sampler, first, last),  # type: ignore[arg-type]
-            num_workers=workers,
-            collate_fn=_join,
+            self._sampler,
+            first,
+            last,
+            join=_join,
+            workers=self._loading.workers,
+            prefetch=self._loading.prefetch,
             pin_memory=self._pin_memory,
-            worker_init_fn=start_worker,
-            generator=torch.Generator(),
-            prefetch_factor=self._loading.prefetch if workers else None,
         )
-        batches = iter(loader)
-        for _ in range(first, last):
-            try:
-                batch = next(batches)
-            except RuntimeError as error:
-                if "DataLoader worker (pid" not in str(error):
-                    raise
-                raise ReadingProcessDiedError(
-                    f"a process that reads the data died ({error}). Usually memory ran out: lower data.workers"
-                ) from error
+        for batch in batches:
             self._quarantine.add(batch["rejected"])
             if batch["arrays"] is None:
                 raise TooManyRejectedError(f"no example of the data can be read:\n{self._quarantine.listed()}")
