@@ -21,13 +21,14 @@ def start_worker(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
-    if hasattr(signal, "sigwaitinfo"):  # elsewhere the sender is not known, and SIGTERM ends the process
+    told_by_signal = hasattr(signal, "sigwaitinfo")  # elsewhere the sender is not known, and SIGTERM ends the process
+    if told_by_signal:  # before any thread starts: one that does not block the signal would take and lose it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for threads that libraries started before
         threading.Thread(target=_end_when_told_by_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_when_told_by_parent() -> None:
