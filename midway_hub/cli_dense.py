@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from midway_hub import _console as console
 from midway_hub._options import Device, Every, Json, Model, Offline, Reader, Size, fetched, load_network
 from midway_hub.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from midway_hub.models.flow import Tile
 
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Legend = Annotated[bool, typer.Option("--legend/--no-legend", help="Explain the colours in a corner.")]
@@ -40,9 +43,9 @@ def flow(
     every: Every = 1,
     size: Size = None,
     tile: Annotated[
-        str | None,
-        typer.Option(help="Windows of HEIGHT,WIDTH pixels, or 'training' for the head's own; default: whole frames."),
-    ] = None,
+        str,
+        typer.Option(help="Windows of HEIGHT,WIDTH pixels, 'training' for those of training, or 'whole' for none."),
+    ] = "default",
     overlap: Annotated[float | None, typer.Option(help="Share of a window that the next one covers again.")] = None,
     dtype: Dtype = "float32",
     device: Device = None,
@@ -115,10 +118,10 @@ def segment(
     console.facts(facts, as_json=as_json)
 
 
-def _tile(text: str | None) -> tuple[int, int] | Literal["training"] | None:
-    if text is None or text == "training":
-        return text  # type: ignore[return-value]  # the two are what the type says
-    return _two_numbers(text, "--tile must be HEIGHT,WIDTH in pixels, such as 320,384, or 'training'")
+def _tile(text: str) -> Tile:
+    if text in ("default", "training", "whole"):
+        return None if text == "whole" else text  # type: ignore[return-value]  # the two are what the type says
+    return _two_numbers(text, "--tile must be HEIGHT,WIDTH in pixels, such as 320,384, 'training' or 'whole'")
 
 
 def _slide(text: str) -> tuple[int, int] | Literal["default"] | None:

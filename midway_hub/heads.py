@@ -59,6 +59,7 @@ class FlowHeadConfig(HeadConfig):
         last_dim: Width before the output layer.
         scale_bounds: Least and largest scale of the Laplacian in pixels (a and b of the bounded loss).
         tile: Height and width in pixels of the training crop, which tiled flow takes its windows from.
+        tiled: Whether flow is estimated in such windows unless told otherwise; False: on whole frames.
     """
 
     layer_dims: tuple[int, ...] = (96, 192, 384, 768)
@@ -66,6 +67,7 @@ class FlowHeadConfig(HeadConfig):
     last_dim: int = 32
     scale_bounds: tuple[float, float] = (0.25, 4.0)
     tile: tuple[int, int] = (320, 384)
+    tiled: bool = False
 
     def _check(self) -> None:
         if len(self.layer_dims) != 4:

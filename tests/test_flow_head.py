@@ -1,6 +1,7 @@
 """The flow head: DPT, what it reads of the dynamics, and flow of frames of any size."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -267,7 +268,7 @@ def moved_colours(seen, scale=0.0):
     """A stand-in for the network: flow is the source's first two colours, s is `scale`."""
 
     def predict(source, target):
-        seen.append(tuple(source.shape[-2:]))
+        seen.extend([tuple(source.shape[-2:])] * len(source))
         return torch.cat([source[:, :2], torch.full_like(source[:, :1], scale)], dim=1)
 
     return predict
@@ -302,11 +303,11 @@ def test_a_frame_of_one_window_has_the_flow_of_the_whole_frame(net):
 
 
 def test_windows_are_weighted_by_confidence():
-    predictions = iter([(1.0, 2.0), (5.0, -3.0)])  # flow and s of two windows, half over each other
+    predictions = [(1.0, 2.0), (5.0, -3.0)]  # flow and s of two windows, half over each other
 
     def predict(source, target):
-        value, s = next(predictions)
-        return torch.tensor([value, -value, s]).view(1, 3, 1, 1).expand(1, 3, *source.shape[-2:])
+        told = torch.tensor([(value, -value, s) for value, s in predictions])
+        return told.view(-1, 3, 1, 1).expand(-1, 3, *source.shape[-2:])
 
     output = tiled(predict, *pair(64, 144), "training", 0.0)
     weights = [math.exp(-20 * (1 / (1 + math.exp(-s / 5)) - 0.5)) for s in (2.0, -3.0)]
@@ -337,8 +338,22 @@ def test_the_weights_range_from_e_to_the_minus_ten_to_e_to_the_ten():
 
 @pytest.mark.parametrize("tile", [(64, 90), (0, 96), (64,), 64, (64.0, 96.0), "crop", (-16, 96)])
 def test_a_tile_without_whole_patches_is_refused(net, tile):
-    with pytest.raises(ValueError, match=r"tile must be 'training' or \(height, width\) in multiples of 16 pixels"):
+    with pytest.raises(
+        ValueError, match=r"tile must be 'training', 'default' or \(height, width\) in multiples of 16 pixels"
+    ):
         net.flow(*pair(64, 96), tile=tile)
+
+
+def test_a_head_can_say_that_flow_is_estimated_in_tiles(net):
+    frames = pair(96, 128)
+    whole = net.flow(*frames)
+    told = copy.deepcopy(net)
+    told.flow_head.config = dataclasses.replace(told.flow_head.config, tiled=True)
+    torch.testing.assert_close(told.flow(*frames).flow, net.flow(*frames, tile="training").flow)
+    by_name = net.flow(*frames, tile=(64, 96), overlap=0.75)
+    torch.testing.assert_close(told.flow(*frames, overlap=0.75).flow, by_name.flow)
+    torch.testing.assert_close(told.flow(*frames, tile=None).flow, whole.flow)
+    assert not torch.allclose(told.flow(*frames).flow, whole.flow)
 
 
 def test_an_overlap_out_of_range_or_without_a_tile_is_refused(net):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from midway_hub.models.flow import Tile
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.processing import MidwayImageProcessor
 from midway_hub.processing.geometry import Geometry
@@ -19,7 +20,7 @@ def flow_between(
     frames: Sequence[Any],
     *,
     size: int | None = None,
-    tile: tuple[int, int] | Literal["training"] | None = None,
+    tile: Tile = "default",
     overlap: float | None = None,
 ) -> np.ndarray:
     """Estimate the flow from one frame to another.

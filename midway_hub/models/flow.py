@@ -17,6 +17,10 @@ from midway_hub.outputs import FlowOutput, Motion
 
 DEFAULT_OVERLAP = 0.5
 CONFIDENCE_SLOPE, CONFIDENCE_SOFTNESS = 10.0, 5.0  # beta and b' of CroCo v2's weights for flow
+PIXELS_AT_ONCE = 2**17  # of windows that are one batch: one of 320x384, or 32 of 64x64
+
+Tile = Size | Literal["training", "default"] | None
+"""Windows of a height and width in pixels, those of the training crop, what the head takes by default, or None."""
 
 
 class FlowHead(Head):
@@ -92,7 +96,7 @@ def estimate_flow(
     network: MidwayConfig,
     source: Tensor,
     target: Tensor,
-    tile: Size | Literal["training"] | None,
+    tile: Tile,
     overlap: float | None,
 ) -> FlowOutput:
     """Estimate flow between frames of any size, at once or in overlapping windows weighted by confidence.
@@ -106,7 +110,7 @@ def estimate_flow(
         network: The network's configuration.
         source: (B, 3, H, W), normalised.
         target: (B, 3, H, W), normalised.
-        tile: Height and width of the windows in pixels, `"training"` for `head.tile`, or None for whole frames.
+        tile: As for `flow_window`.
         overlap: Share of a window that the next one covers again; None: 0.5 where there are windows.
 
     Returns:
@@ -116,31 +120,45 @@ def estimate_flow(
         ValueError: A tile that is not made of whole patches, or an overlap out of range or without a tile.
     """
     height, width = source.shape[-2:]
-    if tile is None:
+    window = flow_window(tile, head, network.patch_size)
+    if window is None:
         if overlap is not None:
             raise ValueError(f"overlap={overlap} is that of windows, and there are none: name a tile too")
         frames = [pad_to(frame, round_up((height, width), network.patch_size)) for frame in (source, target)]
         estimate = predict(*frames).float()
     else:
-        window = checked_tile(head.tile if tile == "training" else tile, network.patch_size)
         frames = [pad_to(frame, window) for frame in (source, target)]
         padded = (frames[0].shape[-2], frames[0].shape[-1])
         offsets = overlapping_windows(padded, window, DEFAULT_OVERLAP if overlap is None else overlap)
-        estimate = predict_in_windows(predict, frames, offsets, window, weigh=confidence)
+        at_once = max(1, PIXELS_AT_ONCE // (source.shape[0] * window[0] * window[1]))
+        estimate = predict_in_windows(predict, frames, offsets, window, weigh=confidence, at_once=at_once)
     estimate = estimate[..., :height, :width]
     return FlowOutput(flow=estimate[:, :2], uncertainty=torch.log(bounded_scale(estimate[:, 2], head.scale_bounds)))
 
 
-def checked_tile(tile: object, patch_size: int) -> Size:
-    """Return a tile as (height, width), or refuse what does not consist of whole patches.
+def flow_window(tile: Tile, head: FlowHeadConfig, patch_size: int) -> Size | None:
+    """Return the windows that flow is estimated in.
+
+    Args:
+        tile: Height and width in pixels, `"training"` for `head.tile`, `"default"` for these where `head.tiled` says
+            so and whole frames elsewhere, or None for whole frames.
+        head: The flow head's configuration.
+        patch_size: The network's.
+
+    Returns:
+        Height and width in pixels; None: whole frames.
 
     Raises:
-        ValueError: Not two positive multiples of the patch size.
+        ValueError: A tile that is not made of whole patches.
     """
-    sides = tuple(tile) if isinstance(tile, tuple | list) else ()
+    if tile == "default":
+        tile = "training" if head.tiled else None
+    if tile is None:
+        return None
+    sides = head.tile if tile == "training" else tuple(tile) if isinstance(tile, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 and side % patch_size == 0 for side in sides):
         raise ValueError(
-            f"tile must be 'training' or (height, width) in multiples of {patch_size} pixels, such as "
+            f"tile must be 'training', 'default' or (height, width) in multiples of {patch_size} pixels, such as "
             f"{round_up((320, 384), patch_size)}, got {tile!r}"
         )
     return sides[0], sides[1]

@@ -15,7 +15,7 @@ from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
 from midway_hub.models._checks import check_frames, check_pair, normalise_layers
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
-from midway_hub.models.flow import FlowHead, estimate_flow, flow_head_inputs
+from midway_hub.models.flow import FlowHead, Tile, estimate_flow, flow_head_inputs
 from midway_hub.models.pretrained import MidwayPreTrainedModel
 from midway_hub.models.segmentation import SegmentationHead, segment_frames
 from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
@@ -184,7 +184,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
         source: Tensor,
         target: Tensor,
         *,
-        tile: tuple[int, int] | Literal["training"] | None = None,
+        tile: Tile = "default",
         overlap: float | None = None,
     ) -> FlowOutput:
         """Estimate optical flow from source to target; needs a checkpoint with a flow head.
@@ -192,8 +192,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
         Args:
             source: (B, 3, H, W), normalised; any H and W.
             target: (B, 3, H, W), normalised.
-            tile: Height and width in pixels of the windows that flow is estimated in, or `"training"` for those of the
-                head's training crop; default: the whole frame at once.
+            tile: Height and width in pixels of the windows that flow is estimated in, `"training"` for those of the
+                head's training crop, or None for the whole frame at once; default: as the head's configuration says,
+                which is whole frames for all but the smallest networks.
             overlap: Share of a window that the next one covers again, at least 0 and below 1; default with `tile`: 0.5.
 
         Returns:

@@ -54,8 +54,8 @@ def flow(
         str, typer.Option(help="zero, dis, raft_large, raft_small (=WEIGHTS for others than random), matching.")
     ] = "zero",
     tile: Annotated[
-        str | None, typer.Option(help="Windows such as 320x384, or `training`; default: whole frames.")
-    ] = None,
+        str, typer.Option(help="Windows such as 320x384, `training` for the head's own, or `whole` for whole frames.")
+    ] = "default",
     overlap: Annotated[float | None, typer.Option(help="Share of a window that the next one covers again.")] = None,
     short_side: Annotated[
         int | None, typer.Option(help="Estimate on frames of this short side, and scale the flow back.")
@@ -140,14 +140,14 @@ def segmentation(
 
 
 def _estimators(
-    models: list[str], peers: str, *, tile: str | None, overlap: float | None, device: str, dtype: str
+    models: list[str], peers: str, *, tile: str, overlap: float | None, device: str, dtype: str
 ) -> list[Estimator]:
     """Networks with a flow head in the order given, then the peers; `matching` uses the first network's encoder."""
     from midway_hub.training.evaluation.flow.networks import NetworkFlow
     from midway_hub.training.evaluation.flow.peers import build_peers
 
     wanted = [peer.strip() for peer in peers.split(",") if peer.strip()]
-    window: Any = "training" if tile == "training" else None if tile is None else _size(tile, "--tile")
+    window: Any = None if tile == "whole" else tile if tile in ("training", "default") else _size(tile, "--tile")
     networks = {name: open_network(name, device=device, dtype=dtype) for name in models}
     ours = []
     for name, network in networks.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from midway_hub.training.evaluation.weights import describe_network
 from midway_hub import MidwayNetwork
 from midway_hub.analysis.coarse_flow import coarse_flow
 from midway_hub.analysis.matching import matching_heatmaps
-from midway_hub.models.flow import DEFAULT_OVERLAP
+from midway_hub.models.flow import DEFAULT_OVERLAP, Tile, flow_window
 from midway_hub.models.network import MissingHeadError
 
 
@@ -22,8 +22,7 @@ class NetworkFlow:
 
     Args:
         network: With a flow head, in eval mode; where it lies and in which precision is how it runs.
-        tile: Height and width of the windows in pixels, or `training` for the head's training crop; default: whole
-            frames.
+        tile: As for `MidwayNetwork.flow`.
         overlap: Share of a window that the next one covers again; default with `tile`: 0.5. CroCo v2 validates at 0.7
             and reports at 0.9, which are different numbers.
         name: What tables call it.
@@ -37,7 +36,7 @@ class NetworkFlow:
         self,
         network: MidwayNetwork,
         *,
-        tile: tuple[int, int] | Literal["training"] | None = None,
+        tile: Tile = "default",
         overlap: float | None = None,
         name: str = "network",
     ) -> None:
@@ -46,10 +45,11 @@ class NetworkFlow:
                 f"{name} has no flow head to evaluate; finetune one with `python -m midway_hub.training flow RECIPE`, "
                 "or evaluate its features with the peer `matching`"
             )
-        if tile is None and overlap is not None:
+        window = flow_window(tile, network.flow_head.config, network.config.patch_size)
+        if window is None and overlap is not None:
             raise ValueError(f"overlap {overlap} is of tiles, and none are asked for; give a tile size as well")
         self.network, self.name = network, name
-        self.tile = network.flow_head.config.tile if tile == "training" else tile
+        self.tile = window
         self.overlap = None if self.tile is None else DEFAULT_OVERLAP if overlap is None else overlap
         self.settings: dict[str, Any] = {
             "kind": "flow head",
