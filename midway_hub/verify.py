@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -50,7 +51,8 @@ def golden_outputs(net: MidwayNetwork) -> dict[str, Tensor]:
         net: A network in float32.
 
     Returns:
-        CLS tokens (1, D) and the first and last patch (1, 2, D) per size; latents (1, M, Dm) and predictions per level.
+        CLS tokens (1, D) and the first and last patch (1, 2, D) per size; latents (1, M, Dm) and predictions per level;
+        flow (1, 2, 4, 4) and logits (1, K, 4, 4) of the heads that there are, means over a sixteenth of the frame.
     """
     outputs = {}
     for height, width in SIZES:
@@ -64,6 +66,10 @@ def golden_outputs(net: MidwayNetwork) -> dict[str, Tensor]:
             for level, latents, predicted in zip(motion.levels, motion.latents, motion.predicted, strict=True):
                 outputs[f"{size}.level{level}.latents"] = latents
                 outputs[f"{size}.level{level}.predicted"] = predicted[:, [0, 1, -1]]
+        if net.has_flow_head:
+            outputs[f"{size}.flow"] = F.adaptive_avg_pool2d(net.flow(source, target).flow, 4)
+        if net.has_segmentation_head:
+            outputs[f"{size}.logits"] = F.adaptive_avg_pool2d(net.segment(source).logits, 4)
     return {name: output.contiguous() for name, output in outputs.items()}
 
 
