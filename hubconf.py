@@ -83,17 +83,35 @@ def midway_vits_wt(pretrained=True, **kwargs):
 
 
 def midway_pico(pretrained=True, **kwargs):
-    """Small Midway Network that ships with the code and loads offline; its weights are untrained, for trying it out.
+    """Very small Midway Network with flow and segmentation heads that ships with the code and loads offline.
 
     Args:
-        pretrained: Load the bundled (seeded, untrained) weights; otherwise initialise at random.
+        pretrained: Load the bundled weights, trained on synthetic worlds; otherwise random ones, without heads.
+        **kwargs: As for `midway_vits`.
+
+    Returns:
+        A `MidwayNetwork` of width 64: `encode(images).last` is (B, 64, H/8, W/8).
+
+    Example:
+        >>> net = torch.hub.load("org/midway", "midway_pico")
+        >>> net.flow(torch.randn(1, 3, 96, 128), torch.randn(1, 3, 96, 128)).flow.shape
+        torch.Size([1, 2, 96, 128])
+    """
+    return _network("midway_pico_synthetic", pretrained, **kwargs)
+
+
+def midway_pico_untrained(pretrained=True, **kwargs):
+    """Small Midway Network of seeded random numbers that ships with the code, for trying shapes and plumbing out.
+
+    Args:
+        pretrained: Load the bundled numbers; otherwise draw others.
         **kwargs: As for `midway_vits`.
 
     Returns:
         A `MidwayNetwork` of width 128: `encode(images).last` is (B, 128, H/16, W/16).
 
     Example:
-        >>> net = torch.hub.load("org/midway", "midway_pico")
+        >>> net = torch.hub.load("org/midway", "midway_pico_untrained")
         >>> net.infer_motion(torch.randn(1, 3, 96, 96), torch.randn(1, 3, 96, 96)).levels
         (8, 5, 2)
     """

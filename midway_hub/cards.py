@@ -29,11 +29,15 @@ _USES = {
     "segmentation": "semantic segmentation (`segment`)",
 }
 _LIMITS = """\
-- Frames are RGB, normalised with the mean and standard deviation below. Any height and width work; training saw
-  224×224 crops.
+- Frames are RGB, normalised with the mean and standard deviation below. Any height and width work; training saw the
+  crops named below.
 - Trained on the scenes named below, without labels. Other scenes, cameras and frame gaps (training: 0.5 to 1 s) may
   give worse features. Training videos show public streets, and whatever bias they have is in the weights.
 - Not for decisions that affect people's safety or rights, and not for identifying people.\
+"""
+_NO_HEADS = """\
+The file holds no flow or segmentation head: such numbers below come after training one. Flow wants the whole network
+finetuned; with a frozen one the authors report errors several times as large (Table 7).\
 """
 _UNTRAINED = """\
 > **UNTRAINED.** These weights are random numbers from a seeded generator. Nothing was learned: features, motion latents
@@ -64,6 +68,7 @@ def render_entry(entry: RegistryEntry) -> str:
         _facts(entry),
         f"## Training\n\n{entry.recipe}",
         _measured(entry),
+        _pictures(entry),
         _reported(entry),
         _licence(entry),
         _provenance(entry),
@@ -221,12 +226,11 @@ def _intended(entry: RegistryEntry) -> str:
             "## Intended use\n\nTrying the interfaces out, tests, and the demo's plumbing. Nothing else: see the "
             "notice above."
         )
-    uses = "\n".join(f"- {_USES[task]}" for task in entry.task)
-    heads = (
-        "The file holds no flow or segmentation head: such numbers below come after training one. Flow wants the whole "
-        "network finetuned; with a frozen one the authors report errors several times as large (Table 7)."
-    )
-    return f"## Intended use\n\n{uses}\n\n{heads}\n\n## Limits\n\n{_LIMITS}"
+    uses = ["\n".join(f"- {_USES[task]}" for task in entry.task)]
+    if not {"flow", "segmentation"} & set(entry.task):
+        uses.append(_NO_HEADS)
+    limits = "\n".join(f"- {limit}" for limit in entry.limits) or _LIMITS
+    return _join("## Intended use", [*uses, "## Limits", limits]).rstrip()
 
 
 def _loading(entry: RegistryEntry) -> str:
@@ -261,7 +265,8 @@ def _facts(entry: RegistryEntry) -> str:
     rows = [(f"`{name}`", f"`{value}`") for name, value in entry.architecture.items()]
     rows += [(f"{part} parameters", f"{count / 1e6:.2f} M") for part, count in entry.parameters.items()]
     rows += [("training crop (channels×height×width)", size), ("mean", f"{entry.mean}"), ("std", f"{entry.std}")]
-    return "## Facts\n\nA ViT with 16×16 patches.\n\n" + _table(("what", "value"), rows)
+    patch = entry.architecture.get("patch_size", 16)
+    return f"## Facts\n\nA ViT with {patch}×{patch} patches.\n\n" + _table(("what", "value"), rows)
 
 
 def _measured(entry: RegistryEntry) -> str:
@@ -270,6 +275,10 @@ def _measured(entry: RegistryEntry) -> str:
         return f"{title}Nothing yet."
     rows = [(what, number.value, f"`{number.command}`") for what, number in entry.measured.items()]
     return title + _table(("what", "value", "command"), rows)
+
+
+def _pictures(entry: RegistryEntry) -> str:
+    return "\n\n".join(f"![{caption}]({file})\n\n{caption}" for file, caption in entry.pictures.items())
 
 
 def _reported(entry: RegistryEntry) -> str:

@@ -277,10 +277,15 @@ def test_leaving_deletes_what_was_uploaded(video, pico, tmp_path):
     assert bundled.path.exists()
 
 
-def test_an_untrained_model_is_called_so_and_its_licence_told(session):
-    assert "UNTRAINED" in session.chosen.warning
+def test_what_the_bundled_model_has_and_its_licence_are_told(session):
+    assert session.chosen.warning is None
     assert session.chosen.facts["licence"] == "Apache-2.0"
-    assert "no flow head" in session.chosen.facts["has"]
+    assert "no flow head" not in session.chosen.facts["has"]
+
+
+def test_an_untrained_model_is_called_so():
+    name = "midway_pico_untrained"
+    assert "UNTRAINED" in Chosen(name, MidwayNetwork.from_pretrained(name)).warning
 
 
 def test_a_model_of_ones_own_has_no_known_licence(tiny_net):

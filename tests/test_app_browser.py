@@ -115,10 +115,9 @@ def click_at(page, picker, x, y):
     page.click(f"#{picker} img", position={"x": x * box["width"], "y": y * box["height"]})
 
 
-def test_the_page_opens_says_that_the_model_is_untrained_and_shows_its_licence(page):
-    assert "UNTRAINED" in page.inner_text("#mw-warning")
+def test_the_page_opens_and_shows_what_the_model_is_and_its_licence(page):
     assert "Apache-2.0" in page.inner_text("#mw-about")
-    assert page.get_by_label("Model and its licence").input_value() == "midway_pico_untrained (Apache-2.0)"
+    assert page.get_by_label("Model and its licence").input_value() == "midway_pico_synthetic (Apache-2.0)"
 
 
 def test_the_clip_plays(page):
@@ -207,14 +206,32 @@ def _uploaded(folder):
     return [path for path in files if path.stat().st_size and path.name != "highway.mp4"]
 
 
-def test_what_a_model_lacks_is_said_plainly(page):
+def show_classes(page):
     page.get_by_role("tab", name="Segmentation").click()
     page.get_by_role("button", name="Show classes").click()
-    page.wait_for_selector("#mw-segment [role=alert]")
-    assert "this checkpoint has no segmentation head" in page.inner_text("#mw-segment")
+
+
+def show_flow(page):
     page.get_by_role("tab", name="Flow").click()
     page.get_by_label("the flow head").check()
     page.get_by_role("button", name="Show flow").click()
+
+
+def test_flow_and_classes_of_the_bundled_model_are_shown(page):
+    show_classes(page)
+    page.wait_for_selector("#mw-segment img")
+    show_flow(page)
+    page.wait_for_selector("#mw-flow img")
+
+
+def test_what_a_model_lacks_is_said_plainly(page):
+    page.fill("#mw-other input, #mw-other textarea", "midway_pico_untrained")
+    page.get_by_role("button", name="Load", exact=True).click()
+    page.wait_for_function("document.querySelector('#mw-warning').innerText.includes('UNTRAINED')")
+    show_classes(page)
+    page.wait_for_selector("#mw-segment [role=alert]")
+    assert "this checkpoint has no segmentation head" in page.inner_text("#mw-segment")
+    show_flow(page)
     page.wait_for_selector("#mw-flow [role=alert]")
     assert "this checkpoint has no flow head" in page.inner_text("#mw-flow")
 

@@ -80,8 +80,8 @@ def test_features_of_an_image_and_a_video(tmp_path, picture):
     assert ran.returncode == 0, ran.stderr
     assert [item["frames"] for item in json.loads(ran.stdout)["done"]] == [1, 2]
     video = load_file(out / "highway.mp4.safetensors")
-    assert video["last"].shape == (2, 128, 4, 8)
-    assert video["layer_2"].shape == (2, 128, 4, 8)
+    assert video["last"].shape == (2, 64, 8, 15)
+    assert video["layer_2"].shape == (2, 64, 8, 15)
     assert video["frame_indices"].tolist() == [0, 20]
     assert video["timestamps"].tolist() == pytest.approx([0.0, 0.8])
     again = json.loads(
@@ -112,7 +112,8 @@ def test_motion_of_a_pair_of_images(tmp_path, picture):
 
 
 def test_untrained_weights_are_noted(tmp_path, picture):
-    assert "untrained weights" in cli("features", picture, "-o", tmp_path / "out").stderr
+    ran = cli("features", picture, "-o", tmp_path / "out", "-m", "midway_pico_untrained")
+    assert "untrained weights" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_every_entry_of_the_contract_is_there_and_documented():
     hubconf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hubconf)
     entries = {name: entry for name, entry in vars(hubconf).items() if callable(entry) and not name.startswith("_")}
-    names = "pico processor vitb vits vits_flow vits_seg vits_wt"
+    names = "pico pico_untrained processor vitb vits vits_flow vits_seg vits_wt"
     assert sorted(entries) == [f"midway_{name}" for name in names.split()]
     for entry in entries.values():
         assert all(part in entry.__doc__ for part in ("Args:", "Returns:", "Example:"))
@@ -46,7 +46,7 @@ def test_entries_work_elsewhere_beside_packages_of_common_names(tmp_path):
         tmp_path,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == "(2, 128, 4, 6) False registry name midway_pico_untrained"
+    assert ran.stdout.strip() == "(2, 64, 8, 12) False registry name midway_pico_synthetic"
 
 
 def test_the_hub_and_the_package_give_equal_features(tmp_path):
@@ -56,7 +56,7 @@ def test_the_hub_and_the_package_give_equal_features(tmp_path):
         from midway_hub import MidwayNetwork
         frames = torch.randn(1, 3, 64, 64)
         by_hub = torch.hub.load({str(ROOT)!r}, "midway_pico", source="local").encode(frames).last
-        print(torch.equal(by_hub, MidwayNetwork.from_pretrained("midway_pico_untrained").encode(frames).last))
+        print(torch.equal(by_hub, MidwayNetwork.from_pretrained("midway_pico_synthetic").encode(frames).last))
         """,
         tmp_path,
     )

@@ -9,7 +9,13 @@ import pytest
 from midway_hub.config import MidwayConfig
 from midway_hub.registry import TASKS, UnknownModelError, get_entry, list_models
 
-NAMES = ["midway_vits_bdd100k", "midway_vitb_bdd100k", "midway_vits_wtvenice", "midway_pico_untrained"]
+NAMES = [
+    "midway_vits_bdd100k",
+    "midway_vitb_bdd100k",
+    "midway_vits_wtvenice",
+    "midway_pico_synthetic",
+    "midway_pico_untrained",
+]
 
 
 def test_the_released_and_the_bundled_checkpoints_are_listed() -> None:
@@ -23,7 +29,7 @@ def test_a_pattern_selects_names() -> None:
 
 def test_a_task_selects_names_that_can_do_it() -> None:
     assert list_models(task="motion") == NAMES
-    assert list_models(task="flow") == []
+    assert list_models(task="flow") == ["midway_pico_synthetic"]
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:

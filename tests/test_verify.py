@@ -5,6 +5,8 @@ import torch
 from conftest import make_tiny_net
 from safetensors.torch import load_file, save_file
 
+from midway_hub import MidwayNetwork
+from midway_hub.registry import list_models
 from midway_hub.verify import GOLDEN, named_input, save_golden, verify
 
 
@@ -26,8 +28,21 @@ def test_a_sound_checkpoint_passes_every_check(saved):
     )
 
 
-def test_the_bundled_checkpoint_passes_on_this_machine():
-    assert all(check.passed for check in verify("midway_pico_untrained"))
+@pytest.mark.parametrize("name", list_models("*pico*"))
+def test_the_bundled_checkpoints_pass_on_this_machine(name):
+    assert all(check.passed for check in verify(name))
+
+
+@pytest.mark.parametrize("head", ["flow_head", "segmentation_head"])
+def test_a_changed_head_shows_in_the_golden_outputs(tmp_path, head):
+    net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
+    net.save_pretrained(tmp_path)
+    save_golden(net, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    changed = next(name for name in weights if name.startswith(head))
+    weights[changed] = weights[changed] + 0.1
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert outcome(verify(tmp_path))["golden outputs"] is False
 
 
 def test_one_changed_weight_shows_in_the_golden_outputs(saved):

@@ -17,6 +17,7 @@ from midway_hub.label_pictures import class_legend, most_common, overlay_labels
 from midway_hub.models.network import MidwayNetwork
 
 SHORT_SIDE = 384
+TILES = 3  # of a head that estimates flow in tiles, along the short side: motion must fit into one
 LISTED = 20
 
 Progress = Callable[[str, int, int], None]
@@ -38,7 +39,9 @@ def flow_figure(
         The figure, its pictures written.
     """
     progress("flow", 0, 1)
-    flow = flow_between(net, pair, size=min(SHORT_SIDE, *pair[0].size))
+    head = net.flow_head.config
+    seen = TILES * min(head.tile) if head.tiled else SHORT_SIDE
+    flow = flow_between(net, pair, size=min(seen, SHORT_SIDE, *pair[0].size))
     progress("flow", 1, 1)
     largest = common_scale([flow])
     arrows = draw_arrows(pair[0], flow, largest=largest)

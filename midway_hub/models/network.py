@@ -38,10 +38,10 @@ class MidwayNetwork(MidwayPreTrainedModel):
         config: The architecture.
 
     Example:
-        >>> net = MidwayNetwork.from_pretrained("midway_pico_untrained")
+        >>> net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
         >>> frames = torch.randn(2, 3, 224, 224)
         >>> net.encode(frames).last.shape
-        torch.Size([2, 128, 14, 14])
+        torch.Size([2, 64, 28, 28])
     """
 
     def __init__(self, config: MidwayConfig) -> None:
