@@ -12,11 +12,6 @@ length of the two estimates' sum over the sum of their lengths: 0 where it does)
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -27,11 +22,10 @@ from midway_hub.training.evaluation.pixels import network_input
 from midway_hub.training.evaluation.probes import flow_probe, segmentation_probe
 from midway_hub.training.tasks.config import load_task_config
 from rich.console import Console
-from rich.table import Table
+from seeded_runs import FIRST, folder, seed_table, train_all, train_once
 
 from midway_hub import MidwayNetwork
 
-FIRST = 10_000  # held-out worlds that are not measured on during training
 RUNS = {
     "flow, pretrained dynamics": ("flow", "flow_synthetic_small", ()),
     "flow, new dynamics": ("flow", "flow_synthetic_small", ("start.dynamics=reinitialised",)),
@@ -43,25 +37,10 @@ RUNS = {
 def train(name: str, seed: int, arguments: argparse.Namespace) -> None:
     """Train one head in a process of its own, or take it as it is."""
     kind, recipe, overrides = RUNS[name]
-    run_dir = folder(arguments.out, name, seed)
-    if (run_dir / "export").is_dir():
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
     start = arguments.pretrained / f"midway_{seed}" / "export"
-    chosen = [text for text in arguments.overrides if text.split(":")[0] == kind]
-    options = [f"start.weights={start}", f"seed={seed}", *overrides, *(text.split(":", 1)[1] for text in chosen)]
-    with (run_dir / "log.txt").open("a") as log:
-        subprocess.run(
-            [sys.executable, "-m", "midway_hub.training", kind, recipe, *options, "--run-dir", str(run_dir)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-            check=True,
-        )
-
-
-def folder(out: Path, name: str, seed: int) -> Path:
-    return out / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
+    chosen = [text.split(":", 1)[1] for text in arguments.overrides if text.split(":")[0] == kind]
+    options = [f"start.weights={start}", f"seed={seed}", *overrides, *chosen]
+    train_once(folder(arguments.out, name, seed), [kind, recipe, *options])
 
 
 def measure(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
@@ -108,15 +87,10 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="flow:section.key=value or segmentation:section.key=value")
     arguments = parser.parse_args()
     runs = [(name, seed) for seed in arguments.seeds for name in RUNS]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda run: train(*run, arguments), runs))
+    train_all(lambda *run: train(*run, arguments), runs, arguments.jobs)
     measured = [measure(seed, arguments) for seed in arguments.seeds]
-    table = Table("held-out worlds", *(f"seed {seed}" for seed in arguments.seeds), "mean ± spread")
-    for name in measured[0]:
-        values = [rows[name] for rows in measured]
-        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        table.add_row(name, *(f"{value:.3f}" for value in values), f"{statistics.mean(values):.3f}{spread}")
-    Console(width=140).print(table)
+    rows = {name: [each[name] for each in measured] for name in measured[0]}
+    Console(width=140).print(seed_table(arguments.seeds, rows))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,6 @@ features) as a share of the error of standing still. Runs that are there are kep
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -26,30 +21,18 @@ from midway_hub.training.probes.coarse_flow import CoarseFlowProbe
 from midway_hub.training.probes.held_out import HeldOutPairs, held_out_pairs
 from midway_hub.training.probes.prediction import PredictionProbe
 from rich.console import Console
-from rich.table import Table
+from seeded_runs import FIRST, seed_table, train_all, train_once
 
 from midway_hub import MidwayNetwork
 from midway_hub.analysis.coarse_flow import coarse_flow
 from midway_hub.analysis.flow_scores import flow_scores
 from midway_hub.analysis.perturbation import perturbation_heatmaps
 
-FIRST = 10_000  # held-out worlds that the probes during training do not use
-
 
 def train(method: str, seed: int, out: Path, overrides: list[str]) -> Path:
     """Train one network in a process of its own, or take it as it is."""
     run_dir = out / f"{method}_{seed}"
-    arguments = ["pretrain", "synthetic_small", f"method.name={method}", f"seed={seed}", *overrides]
-    if not (run_dir / "export").is_dir():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        with (run_dir / "log.txt").open("a") as log:
-            subprocess.run(
-                [sys.executable, "-m", "midway_hub.training", *arguments, "--run-dir", str(run_dir)],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stdout=log,
-                stderr=log,
-                check=True,
-            )
+    train_once(run_dir, ["pretrain", "synthetic_small", f"method.name={method}", f"seed={seed}", *overrides])
     return run_dir
 
 
@@ -131,16 +114,10 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="section.key=value for both methods")
     arguments = parser.parse_args()
     runs = [(method, seed) for method in ("midway", "dino") for seed in arguments.seeds]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda run: train(*run, arguments.out, arguments.overrides), runs))
+    train_all(lambda *run: train(*run, arguments.out, arguments.overrides), runs, arguments.jobs)
     measured = [measure(seed, arguments.out, arguments.worlds) for seed in arguments.seeds]
-    table = Table(
-        "held-out worlds", *(f"seed {seed}" for seed in arguments.seeds), "mean ± spread", title=__doc__.splitlines()[0]
-    )
-    for name in measured[0]:
-        values = [rows[name] for rows in measured]
-        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        table.add_row(name, *(f"{value:.3f}" for value in values), f"{statistics.mean(values):.3f}{spread}")
+    rows = {name: [each[name] for each in measured] for name in measured[0]}
+    table = seed_table(arguments.seeds, rows, title=__doc__.splitlines()[0])
     Console(width=140).print(table)
 
 

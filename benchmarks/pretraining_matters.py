@@ -13,11 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from midway_hub.training.config import load_config
@@ -28,11 +23,10 @@ from midway_hub.training.evaluation.probes import flow_probe, segmentation_probe
 from midway_hub.training.reproduce import Stage, read_chain
 from midway_hub.training.tasks.config import load_task_config
 from rich.console import Console
-from rich.table import Table
+from seeded_runs import FIRST, folder, seed_table, train_all, train_once
 
 from midway_hub import MidwayNetwork
 
-FIRST = 10_000  # held-out worlds that are not measured on during training
 RUNS = {  # name: kind of stage, whether it starts from the pretraining
     "flow, pretrained": ("flow", True),
     "flow, untrained": ("flow", False),
@@ -54,29 +48,14 @@ def start(pretrained: bool, arguments: argparse.Namespace) -> list[str]:
     return [f"start.model={json.dumps(config.model)}", f"start.initial={config.method.initial.model_dump_json()}"]
 
 
-def folder(name: str, seed: int, arguments: argparse.Namespace) -> Path:
-    return arguments.out / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
-
-
 def train(name: str, seed: int, arguments: argparse.Namespace) -> None:
     """Train one head in a process of its own, or take it as it is."""
-    run_dir, (kind, pretrained) = folder(name, seed, arguments), RUNS[name]
-    if (run_dir / "export").is_dir():
-        return
+    kind, pretrained = RUNS[name]
     scale = stage(kind, arguments).scales.get(arguments.scale or "", ())
-    chosen = [*scale, *start(pretrained, arguments), f"seed={seed}"]
+    options = [*scale, *start(pretrained, arguments), f"seed={seed}"]
     if kind == "flow":
-        chosen.append(f"steps={arguments.steps}")
-    recipe = stage(kind, arguments).recipe
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "log.txt").open("a") as log:
-        subprocess.run(
-            [sys.executable, "-m", "midway_hub.training", kind, recipe, *chosen, "--run-dir", str(run_dir)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-            check=True,
-        )
+        options.append(f"steps={arguments.steps}")
+    train_once(folder(arguments.out, name, seed), [kind, stage(kind, arguments).recipe, *options])
 
 
 def measure(run_dir: Path, kind: str, worlds: int) -> float:
@@ -100,15 +79,14 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=128, help="held-out worlds to measure on")
     arguments = parser.parse_args()
     runs = [(name, seed) for seed in arguments.seeds for name in RUNS]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda run: train(*run, arguments), runs))
-    table = Table("held-out worlds", *(f"seed {seed}" for seed in arguments.seeds), "mean ± spread")
+    train_all(lambda *run: train(*run, arguments), runs, arguments.jobs)
+    rows = {}
     for name, (kind, _) in RUNS.items():
-        values = [measure(folder(name, seed, arguments), kind, arguments.worlds) for seed in arguments.seeds]
-        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
         unit = "EPE over standing still" if kind == "flow" else "mIoU (%)"
-        shown = (f"{value:.3f}" for value in values)
-        table.add_row(f"{name}: {unit}", *shown, f"{statistics.mean(values):.3f}{spread}")
+        rows[f"{name}: {unit}"] = [
+            measure(folder(arguments.out, name, seed), kind, arguments.worlds) for seed in arguments.seeds
+        ]
+    table = seed_table(arguments.seeds, rows)
     own = measure(arguments.chain / stage("segmentation", arguments).name, "segmentation", arguments.worlds)
     table.add_row("classes, the chain's own: mIoU (%)", *[""] * len(arguments.seeds), f"{own:.3f}")
     Console(width=140).print(table)
