@@ -1,4 +1,4 @@
-"""First weights that help small networks on little data: alike tokens attend to each other, places are told apart."""
+"""First weights that help small networks on little data: places told apart, frames compared from the start."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import math
 import torch
 from midway_hub.training.settings import Settings
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from midway_hub import MidwayNetwork
-from midway_hub.models.dynamics import Dynamics
+from midway_hub.models.dynamics import Dynamics, DynamicsLevel
+
+PLACE, FRAME, MOTION = 2.0, 3.0, 16.0
+"""Amplitudes of what `compare_frames` adds to tokens: where they are, which frame they are of, that they are motion."""
 
 
 class InitialSettings(Settings):
     """Where first weights differ from the paper's; the defaults are the paper's."""
 
     matching_std: float = Field(0.0, ge=0)
-    """Queries and keys of the midway path start equal, with weights of this standard deviation (1 / sqrt(motion_dim)
-    is a good one): a token then attends to the tokens like it, in the other frame too, instead of to any. Small
-    networks begin to compare frames some hundred steps earlier. 0: drawn apart, as in the paper."""
+    """The midway path starts as a comparison of the frames, with queries and keys of this standard deviation (0.4 is a
+    good one, with 32 numbers to a head): tokens attend to those like them in the other frame, motion tokens to all of
+    the target frame's, so that motion can be read off them at once. A small network then learns to infer motion in
+    some hundred steps, on its own, where it does not in thousands without. 0: drawn at random, as in the paper."""
 
     position_amplitude: float = Field(0.0, ge=0)
     """Position embeddings of encoder and dynamics start as sines and cosines of this amplitude, as in MAE and CroCo,
-    and go on being learned. 0: as in the paper, small random numbers in the encoder and zeros in the dynamics."""
+    and go on being learned; the dynamics', unless `matching_std` sets them. 0: as in the paper, small random numbers
+    in the encoder and zeros in the dynamics."""
 
 
 @torch.no_grad()
@@ -38,27 +43,76 @@ def initialise_encoder(network: MidwayNetwork, settings: InitialSettings) -> Non
 
 @torch.no_grad()
 def initialise_dynamics(network: MidwayNetwork, settings: InitialSettings) -> None:
-    """Set the dynamics' first position embeddings, queries and keys."""
+    """Set the dynamics' first position embeddings, and its midway path, in both copies where there are two."""
     dynamics, config = network.dynamics, network.config
     if settings.position_amplitude:
         positions = settings.position_amplitude * sinusoids(config.grid_size, config.motion_dim)
         for half in dynamics.position_embedding[0].chunk(2):
             half[1:] = positions
     if settings.matching_std:
-        attend_to_alike(dynamics, settings.matching_std)
+        compare_frames(dynamics, config.grid_size, settings.matching_std)
+        network.copy_source_to_target()
 
 
 @torch.no_grad()
-def attend_to_alike(dynamics: Dynamics, std: float) -> None:
-    """Make queries and keys of every midway block equal: q · k is then largest for tokens that are alike.
+def compare_frames(dynamics: Dynamics, grid: int, std: float) -> None:
+    """Make the midway path a comparison of the two frames.
 
-    After Trockman & Kolter (2023), who find products of queries and keys near the identity in trained networks.
+    Motion cannot be read off motion tokens of random weights, and a predictor that cannot carry patches yet asks
+    nothing of them: both stay as they are for long. Here a token attends to those like it in the other frame (queries
+    and keys are equal on contents and opposite on frames, after Trockman & Kolter 2023, who find products of queries
+    and keys near the identity in trained networks) and takes over their places; the mean of what the target's tokens
+    took over moves with the motion. Motion tokens attend to all of the target's tokens alike.
+
+    Channels of the path are set aside: the first ones for places, one for the frame, one for motion tokens; tokens of
+    the encoder do not write to them, and queries and keys read the last two alone in a channel of their own per head.
+
+    Args:
+        dynamics: What is changed in place.
+        grid: Patches along a side of the position embedding.
+        std: Standard deviation of queries and keys on contents.
+
+    Raises:
+        ValueError: The motion tokens are too narrow.
     """
+    width = dynamics.motion_tokens.shape[-1]
+    places = min(16, width // 16 * 4)
+    if not places:
+        raise ValueError(f"matching_std needs motion_dim of at least 16, got {width}")
+    frame, motion = places, places + 1
+    for half, sign in zip(dynamics.position_embedding[0].chunk(2), (1, -1), strict=True):
+        half.zero_()
+        half[1:, :places] = PLACE * waves(grid, places)
+        half[:, frame] = sign * FRAME
+    for embed in (dynamics.source_embed, dynamics.target_embed):
+        embed.weight[: motion + 1] = 0
+    dynamics.motion_tokens[..., motion] = MOTION
     for level in dynamics.levels.values():
-        for block in level.midway:
-            query, key, _ = block.attn.qkv.weight.chunk(3)
-            torch.nn.init.normal_(query, std=std)
-            key.copy_(query)
+        _compare(level, places, std)
+
+
+def _compare(level: DynamicsLevel, places: int, std: float) -> None:
+    for block in level.midway:
+        attention = block.attn
+        query, key, value = attention.qkv.weight.chunk(3)
+        nn.init.normal_(query, std=std)
+        reserved = slice(None, None, attention.head_dim)
+        query[:, : places + 2] = 0
+        query[reserved] = 0
+        key.copy_(query)
+        query[reserved, places : places + 2] = 1
+        key[reserved, places] = -1
+        for weight in (value, attention.proj.weight):
+            nn.init.normal_(weight, std=value.shape[1] ** -0.5)
+
+
+def waves(grid: int, width: int) -> Tensor:
+    """Return where the places of a square grid are, (grid², width): long waves of x and y, of mean 0."""
+    along = torch.linspace(-1, 1, grid)
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    angles = torch.stack([x.flatten(), y.flatten()], dim=1)[..., None] * math.pi / 4 * 2 ** torch.arange(width // 4)
+    found = torch.cat([angles.sin(), angles.cos()], dim=1).flatten(1)
+    return found - found.mean(dim=0)
 
 
 def sinusoids(grid: int, width: int) -> Tensor:

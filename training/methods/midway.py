@@ -35,8 +35,8 @@ class MidwayPretrainingNetwork(DinoNetwork):
 
     def __init__(self, config: MidwayConfig, settings: MidwaySettings) -> None:
         super().__init__(config, settings)
-        initialise_dynamics(self.model, settings.initial)
         nn.init.normal_(self.model.dynamics.motion_tokens, std=settings.motion_token_std)
+        initialise_dynamics(self.model, settings.initial)
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         """Compare the views of a micro-batch, and predict either frame of its dense crops from the other.
