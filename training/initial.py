@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from midway_hub import MidwayNetwork
+from midway_hub.models.blocks import GatingUnit
 from midway_hub.models.dynamics import Dynamics, DynamicsLevel
 
 PLACE, FRAME, MOTION = 2.0, 3.0, 16.0
@@ -30,6 +31,10 @@ class InitialSettings(Settings):
     and go on being learned; the dynamics', unless `matching_std` sets them. 0: as in the paper, small random numbers
     in the encoder and zeros in the dynamics."""
 
+    gate: float = GatingUnit.OPEN
+    """What gates of the forward predictor start from, before the sigmoid. The paper's 4 lets a patch's identity pass;
+    at -4 next to nothing passes, and what is predicted for a place has to be carried there."""
+
 
 @torch.no_grad()
 def initialise_encoder(network: MidwayNetwork, settings: InitialSettings) -> None:
@@ -43,7 +48,7 @@ def initialise_encoder(network: MidwayNetwork, settings: InitialSettings) -> Non
 
 @torch.no_grad()
 def initialise_dynamics(network: MidwayNetwork, settings: InitialSettings) -> None:
-    """Set the dynamics' first position embeddings, and its midway path, in both copies where there are two."""
+    """Set the dynamics' first position embeddings, its midway path and gates, in both copies where there are two."""
     dynamics, config = network.dynamics, network.config
     if settings.position_amplitude:
         positions = settings.position_amplitude * sinusoids(config.grid_size, config.motion_dim)
@@ -52,6 +57,8 @@ def initialise_dynamics(network: MidwayNetwork, settings: InitialSettings) -> No
     if settings.matching_std:
         compare_frames(dynamics, config.grid_size, settings.matching_std)
         network.copy_source_to_target()
+    for unit in (unit for level in dynamics.levels.values() for unit in level.gates):
+        unit.mlp.fc2.bias += settings.gate - GatingUnit.OPEN
 
 
 @torch.no_grad()
