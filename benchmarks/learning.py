@@ -28,11 +28,14 @@ from midway_hub.analysis.coarse_flow import coarse_flow
 from midway_hub.analysis.flow_scores import flow_scores
 from midway_hub.analysis.perturbation import perturbation_heatmaps
 
+METHODS: dict[str, tuple[str, ...]] = {"midway": (), "dino": ("~method.dynamics_weight",)}
+
 
 def train(method: str, seed: int, out: Path, overrides: list[str]) -> Path:
     """Train one network in a process of its own, or take it as it is."""
     run_dir = out / f"{method}_{seed}"
-    train_once(run_dir, ["pretrain", "synthetic_small", f"method.name={method}", f"seed={seed}", *overrides])
+    options = [f"method.name={method}", *METHODS[method], f"seed={seed}", *overrides]
+    train_once(run_dir, ["pretrain", "synthetic_small", *options])
     return run_dir
 
 

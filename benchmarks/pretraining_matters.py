@@ -5,8 +5,8 @@
 
 Flow: the chain's first flow stage, for equal steps and from every seed (of the data's order, the head and the untrained
 network), from the chain's pretraining and from an untrained network of the same architecture and first weights.
-Classes: the chain's readout on an untrained encoder, beside the chain's own. All are measured on held-out worlds. Runs
-that are there are kept, so a stopped benchmark goes on.
+Classes: one linear layer on all blocks of an untrained encoder, and the chain's head on it, beside the chain's own. All
+are measured on held-out worlds. Runs that are there are kept, so a stopped benchmark goes on.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from midway_hub import MidwayNetwork
 RUNS = {  # name: kind of stage, whether it starts from the pretraining
     "flow, pretrained": ("flow", True),
     "flow, untrained": ("flow", False),
+    "classes, untrained encoder, linear": ("segmentation", False),
     "classes, untrained encoder": ("segmentation", False),
 }
 
@@ -55,6 +56,9 @@ def train(name: str, seed: int, arguments: argparse.Namespace) -> None:
     options = [*scale, *start(pretrained, arguments), f"seed={seed}"]
     if kind == "flow":
         options.append(f"steps={arguments.steps}")
+    if name.endswith("linear"):
+        depth = load_config(arguments.chain / stage("pretrain", arguments).name / "config.yaml").model["depth"]
+        options.append(f"task.head={{name: linear, layers: {list(range(depth))}}}")
     train_once(folder(arguments.out, name, seed), [kind, stage(kind, arguments).recipe, *options])
 
 

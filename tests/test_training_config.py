@@ -55,6 +55,18 @@ def test_overrides_win_over_the_recipe():
     assert config.method.head.hidden == 64
 
 
+def test_a_key_of_the_recipe_can_be_taken_out():
+    config = load_config("synthetic_small", ["method.name=dino", "~method.dynamics_weight"])
+    assert config.method.name == "dino"
+    assert (
+        load_config("smoke", ["~engine.log_every"]).engine.log_every
+        == load_config("smoke").engine.__class__().log_every
+    )
+    for unknown in ("~method.nope", "~nope.nope", "~nope"):
+        with pytest.raises(ConfigError, match=f"{unknown} takes a key out that the recipe does not have"):
+            load_config("smoke", [unknown])
+
+
 def test_a_saved_configuration_reads_back_the_same(tmp_path):
     config = load_config("smoke", ["seed=3"])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))

@@ -118,3 +118,15 @@ def test_methods_start_as_the_paper_says_unless_told_otherwise():
     assert dynamics.position_embedding.any()
     assert torch.equal(dynamics.source_embed.weight, dynamics.target_embed.weight)
     assert dynamics.motion_tokens.abs().max().item() == pytest.approx(16, abs=0.2)
+
+
+@torch.no_grad()
+def test_gates_may_start_closed():
+    gates = {}
+    for gate in (4.0, -2.0):
+        torch.manual_seed(0)
+        net = MidwayNetwork(MidwayConfig(image_size=32, embed_dim=32, depth=2, num_heads=2, levels=[1], motion_dim=16,
+                                         midway_heads=2, backward_heads=2, predictor_heads=2))  # fmt: skip
+        initialise_dynamics(net, InitialSettings(gate=gate))
+        gates[gate] = net.dynamics.levels["1"].gates[0](torch.randn(1, 4, 32)).mean().item()
+    assert gates == pytest.approx({4.0: 0.982, -2.0: 0.119}, abs=0.02)

@@ -67,14 +67,20 @@ def read_values(recipe: str | Path, overrides: Sequence[str], *, kind: str) -> d
 
     Args:
         recipe: Name of a recipe of the package, or path of a YAML file (a saved `config.yaml` too).
-        overrides: `section.key=value`, as on the command line; values are YAML.
+        overrides: `section.key=value`, as on the command line; values are YAML. `~section.key` takes a key of the
+            recipe out, as in Hydra: the other method that a run names may not know it.
         kind: Kind of the recipe, such as `pretrain`.
 
     Raises:
         ConfigError: The overrides cannot be read.
         ValueError: There is no such recipe.
     """
-    merged = OmegaConf.merge(OmegaConf.create(read_recipe(recipe, kind=kind)), _parse_overrides(overrides))
+    values = OmegaConf.create(read_recipe(recipe, kind=kind))
+    for override in overrides:
+        if override.startswith("~"):
+            _remove(values, override[1:])
+    kept = [override for override in overrides if not override.startswith("~")]
+    merged = OmegaConf.merge(values, _parse_overrides(kept))
     return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
 
 
@@ -107,6 +113,14 @@ def did_you_mean(key: str, known: Sequence[str], *, prefix: Sequence[str] = ()) 
     if close:
         return "; did you mean " + " or ".join(repr(".".join([*prefix, name])) for name in close) + "?"
     return f"; there are: {', '.join(known)}"
+
+
+def _remove(values: DictConfig, path: str) -> None:
+    section, _, key = path.rpartition(".")
+    parent = OmegaConf.select(values, section) if section else values
+    if not isinstance(parent, DictConfig) or key not in parent:
+        raise ConfigError(f"~{path} takes a key out that the recipe does not have")
+    del parent[key]
 
 
 def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
