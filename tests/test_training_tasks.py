@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from conftest import make_tiny_net
 from midway_hub.training.configuration import ConfigError
+from midway_hub.training.losses import prediction_loss
 from midway_hub.training.recipes import list_recipes
 from midway_hub.training.tasks.config import load_task_config
 from midway_hub.training.tasks.flow import FlowSettings, FlowTask
@@ -330,6 +331,30 @@ def test_a_mixture_without_folders_says_which_setting_names_one():
 def test_the_data_decide_the_classes_of_a_head():
     with pytest.raises(ConfigError, match="leave classes out of the head"):
         load_task_config("segmentation", "segmentation_synthetic_small", ["task.head.classes=[a,b]"])
+
+
+def test_the_dense_prediction_can_be_trained_beside_the_flow_and_does_not_train_its_target(tmp_path):
+    torch.manual_seed(0)
+    model = flow_network(tmp_path)
+    plain = FlowTask(model, FlowSettings(), LINE).network
+    both = FlowTask(model, FlowSettings(dynamics_weight=0.5), LINE).network
+    losses = both(BATCH).losses
+    levels = [f"dynamics_{level}" for level in model.config.levels]
+    assert list(losses) == ["flow", *levels]
+    assert losses["flow"].item() == pytest.approx(plain(BATCH).losses["flow"].item())
+    motion = model.infer_motion(BATCH["source"], BATCH["target"])
+    target = model.dynamics_tokens(BATCH["target"], "teacher")
+    expected = [
+        0.5 * prediction_loss(predicted, target[level].detach())
+        for level, predicted in zip(motion.levels, motion.predicted, strict=True)
+    ]
+    for level, value in zip(levels, expected, strict=True):
+        assert losses[level].item() == pytest.approx(value.item())
+    weights = list(model.student.parameters())
+    found = torch.autograd.grad(sum(losses[level] for level in levels), weights, allow_unused=True)
+    wanted = torch.autograd.grad(sum(expected), weights, allow_unused=True)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_network_of_flow_and_segmentation_exports_what_it_computes(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -223,8 +223,19 @@ class MidwayNetwork(MidwayPreTrainedModel):
         """
         dynamics = self._require_dynamics()
         tokens = self._tapped(source, "student")
-        motion = dynamics(tokens, self._tapped(target, "teacher"), self._grid(source))
-        inputs = flow_head_inputs(tokens[self.config.depth - 1], motion, dynamics.motion_proj)
+        return self.read_flow(tokens, dynamics(tokens, self._tapped(target, "teacher"), self._grid(source)))
+
+    def read_flow(self, tokens: Mapping[int, Tensor], motion: Motion) -> Tensor:
+        """Run the flow head alone.
+
+        Args:
+            tokens: The source frame's, as from `dynamics_tokens(source, "student")`.
+            motion: What the dynamics made of them and of the target frame's.
+
+        Returns:
+            (B, 3, H, W), as `predict_flow`.
+        """
+        inputs = flow_head_inputs(tokens[self.config.depth - 1], motion, self._require_dynamics().motion_proj)
         return self.flow_head(inputs, motion.grid)
 
     def segment(

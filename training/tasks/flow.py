@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.losses import prediction_loss
 from midway_hub.training.settings import Settings
 from midway_hub.training.tasks.base import Task, TaskNetwork
 from midway_hub.training.tasks.flow_losses import bounded_laplacian
@@ -29,6 +30,11 @@ class FlowSettings(Settings):
 
     max_flow: float = Field(10_000.0, gt=0)
     """Pixels that move further, in pixels, do not count in the loss."""
+
+    dynamics_weight: float = Field(0.0, ge=0)
+    """Weight of pretraining's loss of the dense prediction, every level's, beside the flow's; the target's features are
+    not trained by it. Without it (the paper's 0) the predictor serves flow alone, and soon carries no patches: peaks of
+    a perturbation then stay where the patch was."""
 
     optimisation: OptimisationSettings = OptimisationSettings()
     """Learning rate, schedule, decay."""
@@ -67,19 +73,26 @@ class FlowNetwork(TaskNetwork):
             batch: `source` and `target` (B, 3, H, W) normalised, `flow` (B, 2, H, W) in pixels, `valid` (B, H, W) bool.
 
         Returns:
-            The loss `flow`; as diagnostics `epe`, the mean end-point error in pixels, and `epe_of_zero`, that of saying
-            that nothing moves.
+            The loss `flow` and, where it has a weight, `dynamics_<block>` of every level; as diagnostics `epe`, the
+            mean end-point error in pixels, and `epe_of_zero`, that of saying that nothing moves.
         """
-        flow, valid = batch["flow"], batch["valid"]
-        estimate = self.model.predict_flow(batch["source"], batch["target"])
+        flow, valid, patch = batch["flow"], batch["valid"], self.model.config.patch_size
+        source = self.model.dynamics_tokens(batch["source"], "student")
+        target = self.model.dynamics_tokens(batch["target"], "teacher")
+        motion = self.model.dynamics(source, target, (flow.shape[-2] // patch, flow.shape[-1] // patch))
+        estimate = self.model.read_flow(source, motion)
         least, largest = self.model.flow_head.config.scale_bounds
         loss = bounded_laplacian(estimate, flow, valid, bounds=(least, largest), max_flow=self.settings.max_flow)
+        losses = {"flow": loss}
+        if weight := self.settings.dynamics_weight:
+            for level, predicted in zip(motion.levels, motion.predicted, strict=True):
+                losses[f"dynamics_{level}"] = weight * prediction_loss(predicted, target[level].detach())
         with torch.no_grad():
             diagnostics = {
                 "epe": _mean_length(estimate[:, :2].float() - flow, valid),
                 "epe_of_zero": _mean_length(flow, valid),
             }
-        return StepOutput({"flow": loss}, diagnostics)
+        return StepOutput(losses, diagnostics)
 
 
 class FlowTask(Task):
