@@ -75,11 +75,9 @@ def elsewhere(network: MidwayNetwork, pairs: HeldOutPairs, level: int) -> float:
     return flow_scores(flow, pairs.flow, **options).epe / still.epe
 
 
-def measure(seed: int, out: Path, worlds: int) -> dict[str, float]:
+def measure(seed: int, out: Path, worlds: int, *, beside_dino: bool) -> dict[str, float]:
     """Measure the networks of one seed."""
-    trained, dino = (
-        MidwayNetwork.from_pretrained(out / f"{method}_{seed}" / "export") for method in ("midway", "dino")
-    )
+    trained = MidwayNetwork.from_pretrained(out / f"midway_{seed}" / "export")
     config = load_config(out / f"midway_{seed}" / "config.yaml")
     start = rebuild(config.to_dict()).export()
     pairs = held_out(config, worlds)
@@ -94,14 +92,16 @@ def measure(seed: int, out: Path, worlds: int) -> dict[str, float]:
         rows[f"prediction error, level {level}: another pair's source"] = after[f"{name}/other_source"]
         rows[f"prediction error, level {level}: untrained"] = before[f"{name}/error"]
         rows[f"prediction error, level {level}: untrained, nothing moves"] = before[f"{name}/trivial"]
-    after, before, rival = flow(trained), flow(start), flow(dino)
+    after, before = flow(trained), flow(start)
     rows["standing still, pixels"] = after["coarse_flow/zero/epe"]
     for level in config.model["levels"]:
         rows[f"perturbation peaks, level {level}: trained"] = after[f"coarse_flow/level_{level}/epe_over_zero"]
         rows[f"perturbation peaks, level {level}: untrained"] = before[f"coarse_flow/level_{level}/epe_over_zero"]
         rows[f"peaks elsewhere, level {level}: trained"] = elsewhere(trained, pairs, level)
         rows[f"peaks elsewhere, level {level}: untrained"] = elsewhere(start, pairs, level)
-    rows["matching: dino features"] = rival["coarse_flow/all/matching/epe_over_zero"]
+    if beside_dino:
+        rival = flow(MidwayNetwork.from_pretrained(out / f"dino_{seed}" / "export"))
+        rows["matching: dino features"] = rival["coarse_flow/all/matching/epe_over_zero"]
     rows["matching: midway features"] = after["coarse_flow/all/matching/epe_over_zero"]
     rows["matching: untrained features"] = before["coarse_flow/all/matching/epe_over_zero"]
     rows["smallest gate: trained"], rows["smallest gate: untrained"] = gate(trained, pairs), gate(start, pairs)
@@ -114,11 +114,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--worlds", type=int, default=128, help="held-out worlds to measure on")
+    parser.add_argument("--without-dino", action="store_true", help="train and measure midway alone")
     parser.add_argument("overrides", nargs="*", help="section.key=value for both methods")
     arguments = parser.parse_args()
-    runs = [(method, seed) for method in ("midway", "dino") for seed in arguments.seeds]
+    methods = ["midway"] if arguments.without_dino else list(METHODS)
+    runs = [(method, seed) for method in methods for seed in arguments.seeds]
     train_all(lambda *run: train(*run, arguments.out, arguments.overrides), runs, arguments.jobs)
-    measured = [measure(seed, arguments.out, arguments.worlds) for seed in arguments.seeds]
+    options = {"worlds": arguments.worlds, "beside_dino": not arguments.without_dino}
+    measured = [measure(seed, arguments.out, **options) for seed in arguments.seeds]
     rows = {name: [each[name] for each in measured] for name in measured[0]}
     table = seed_table(arguments.seeds, rows, title=__doc__.splitlines()[0])
     Console(width=140).print(table)
