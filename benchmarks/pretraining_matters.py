@@ -78,21 +78,24 @@ def main() -> None:
     parser.add_argument("--scale", help="the scale that it was run at, e.g. cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/pretraining_matters"), help="where runs are kept")
     parser.add_argument("--steps", type=int, default=1000, help="of flow; classes take the chain's own")
+    parser.add_argument("--without-classes", action="store_true", help="flow alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--worlds", type=int, default=128, help="held-out worlds to measure on")
     arguments = parser.parse_args()
-    runs = [(name, seed) for seed in arguments.seeds for name in RUNS]
+    wanted = {name: kind for name, (kind, _) in RUNS.items() if kind == "flow" or not arguments.without_classes}
+    runs = [(name, seed) for seed in arguments.seeds for name in wanted]
     train_all(lambda *run: train(*run, arguments), runs, arguments.jobs)
     rows = {}
-    for name, (kind, _) in RUNS.items():
+    for name, kind in wanted.items():
         unit = "EPE over standing still" if kind == "flow" else "mIoU (%)"
         rows[f"{name}: {unit}"] = [
             measure(folder(arguments.out, name, seed), kind, arguments.worlds) for seed in arguments.seeds
         ]
     table = seed_table(arguments.seeds, rows)
-    own = measure(arguments.chain / stage("segmentation", arguments).name, "segmentation", arguments.worlds)
-    table.add_row("classes, the chain's own: mIoU (%)", *[""] * len(arguments.seeds), f"{own:.3f}")
+    if not arguments.without_classes:
+        own = measure(arguments.chain / stage("segmentation", arguments).name, "segmentation", arguments.worlds)
+        table.add_row("classes, the chain's own: mIoU (%)", *[""] * len(arguments.seeds), f"{own:.3f}")
     Console(width=140).print(table)
 
 
