@@ -133,7 +133,7 @@ _SYNTHETIC = {
     "num_motion_tokens": 4,
     "motion_dim": 64,
     "midway_depth": 2,
-    "midway_heads": 4,
+    "midway_heads": 2,
     "backward_heads": 4,
     "predictor_depth": 3,
     "predictor_heads": 4,
@@ -223,28 +223,28 @@ _ALL = (
         architecture=_SYNTHETIC,
         sha256=SYNTHETIC_SHA256,
         bundled=True,
-        parameters={"encoder": 166_656, "dynamics": 349_248, "flow head": 215_667, "segmentation head": 1_737},
+        parameters={"encoder": 166_656, "dynamics": 349_248, "flow head": 215_667, "segmentation head": 522_633},
         torch_hub="midway_pico",
         input_size=(3, 64, 64),
         licence="Apache-2.0",
         licence_url=_APACHE,
         citation="midway_hub",
         recipe=(
-            "Synthetic worlds alone, on two CPU cores: Midway pretraining (500 steps of 16 pairs of moving planes), "
-            "flow finetuning on planes (2,000 steps of 16) and on rich worlds (3,500), then one linear layer for the "
-            "worlds' own classes on the frozen encoder (800). All of it: `python -m midway_hub.training reproduce "
+            "Synthetic worlds alone, on two CPU cores: Midway pretraining (2,500 steps of 16 pairs of moving planes), "
+            "flow finetuning on planes (1,200 steps of 16) and on rich worlds (3,000), then UperNet for the worlds' own "
+            "classes on the frozen encoder (1,500). All of it: `python -m midway_hub.training reproduce "
             "midway_pico_synthetic --scale cpu`. The recipe has a full scale for one GPU, which has not been run."
         ),
         limits=(
-            "A toy: 0.7 M parameters and minutes of training. It is there so that every part of the package shows "
-            "something without a download; nothing should be built on its numbers.",
+            "A toy: 1.3 M parameters and an hour of training. It is there so that every part of the package "
+            "shows something without a download; nothing should be built on its numbers.",
             "Frames are RGB, normalised with the mean and standard deviation below. Any height and width work; flow is "
             "estimated in tiles of 64×64 pixels, the training crop, and motion beyond 16 pixels is out of its reach: "
             "show it smaller frames.",
-            "The nine classes are those of the synthetic worlds (background, ground, wall and six shapes), of which it "
-            "tells background and ground alone; a readout of the untrained encoder is better. It shows the plumbing.",
-            "Perturbation peaks stay where the patch was: its predictor does not carry patches along. Heatmaps, tracks "
-            "and `coarse_flow` run and say little.",
+            "The nine classes are those of the synthetic worlds (background, ground, wall and six shapes); no class of "
+            "real scenes is among them.",
+            "Perturbation peaks stay where the patch was. They told motion until flow was finetuned on rich worlds, "
+            "where patches move by less than their side; heatmaps, tracks and `coarse_flow` run and say little.",
         ),
         pictures={
             "midway_pico_synthetic_highway.jpg": "Flow over 0.4 s of the bundled highway clip, by `midway-hub demo`: "
