@@ -231,8 +231,8 @@ _ALL = (
         citation="midway_hub",
         recipe=(
             "Synthetic worlds alone, on two CPU cores: Midway pretraining (2,500 steps of 16 pairs of moving planes), "
-            "flow finetuning on planes (1,200 steps of 16) and on rich worlds (3,000), then UperNet for the worlds' own "
-            "classes on the frozen encoder (1,500). All of it: `python -m midway_hub.training reproduce "
+            "flow finetuning on planes (1,200 steps of 16) and on rich worlds (3,000), then UperNet for the worlds' "
+            "own classes on the frozen encoder (1,500). All of it: `python -m midway_hub.training reproduce "
             "midway_pico_synthetic --scale cpu`. The recipe has a full scale for one GPU, which has not been run."
         ),
         limits=(
@@ -248,7 +248,7 @@ _ALL = (
         ),
         pictures={
             "midway_pico_synthetic_highway.jpg": "Flow over 0.4 s of the bundled highway clip, by `midway-hub demo`: "
-            "out of the vanishing point in most places, in steps of the tiles, wrong in parts of the road and the trees."
+            "out of the vanishing point in most places, in steps of the tiles, wrong in parts of road and trees."
         },
         measured={
             "flow, 128 held-out worlds, EPE in pixels (standing still 2.51, OpenCV's DIS 1.03)": Measured(
