@@ -50,15 +50,16 @@ def initialise_encoder(network: MidwayNetwork, settings: InitialSettings) -> Non
 def initialise_dynamics(network: MidwayNetwork, settings: InitialSettings) -> None:
     """Set the dynamics' first position embeddings, its midway path and gates, in both copies where there are two."""
     dynamics, config = network.dynamics, network.config
-    if settings.position_amplitude:
-        positions = settings.position_amplitude * sinusoids(config.grid_size, config.motion_dim)
-        for half in dynamics.position_embedding[0].chunk(2):
-            half[1:] = positions
     if settings.matching_std:
         compare_frames(dynamics, config.grid_size, settings.matching_std)
         network.copy_source_to_target()
-    for unit in (unit for level in dynamics.levels.values() for unit in level.gates):
-        unit.mlp.fc2.bias += settings.gate - GatingUnit.OPEN
+    elif settings.position_amplitude:
+        positions = settings.position_amplitude * sinusoids(config.grid_size, config.motion_dim)
+        for half in dynamics.position_embedding[0].chunk(2):
+            half[1:] = positions
+    for level in dynamics.levels.values():
+        for unit in level.gates:
+            unit.mlp.fc2.bias += settings.gate - GatingUnit.OPEN
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -221,22 +221,19 @@ class MidwayNetwork(MidwayPreTrainedModel):
         Returns:
             (B, 3, H, W): flow in pixels, x then y, and the raw scale s of the Laplacian (CroCo v2).
         """
-        dynamics = self._require_dynamics()
-        tokens = self._tapped(source, "student")
-        return self.read_flow(tokens, dynamics(tokens, self._tapped(target, "teacher"), self._grid(source)))
+        return self.predict_flow_and_motion(source, target)[0]
 
-    def read_flow(self, tokens: Mapping[int, Tensor], motion: Motion) -> Tensor:
-        """Run the flow head alone.
-
-        Args:
-            tokens: The source frame's, as from `dynamics_tokens(source, "student")`.
-            motion: What the dynamics made of them and of the target frame's.
+    def predict_flow_and_motion(self, source: Tensor, target: Tensor) -> tuple[Tensor, Motion, dict[int, Tensor]]:
+        """Run `predict_flow`, and return what it was read off too.
 
         Returns:
-            (B, 3, H, W), as `predict_flow`.
+            The estimate; the motion; and the target frame's tokens, as from `dynamics_tokens(target, "teacher")`.
         """
-        inputs = flow_head_inputs(tokens[self.config.depth - 1], motion, self._require_dynamics().motion_proj)
-        return self.flow_head(inputs, motion.grid)
+        dynamics = self._require_dynamics()
+        tokens, seen = self._tapped(source, "student"), self._tapped(target, "teacher")
+        motion = dynamics(tokens, seen, self._grid(source))
+        inputs = flow_head_inputs(tokens[self.config.depth - 1], motion, dynamics.motion_proj)
+        return self.flow_head(inputs, motion.grid), motion, seen
 
     def segment(
         self, images: Tensor, *, slide: tuple[int, int] | Literal["default"] | None = "default"

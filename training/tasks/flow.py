@@ -76,11 +76,8 @@ class FlowNetwork(TaskNetwork):
             The loss `flow` and, where it has a weight, `dynamics_<block>` of every level; as diagnostics `epe`, the
             mean end-point error in pixels, and `epe_of_zero`, that of saying that nothing moves.
         """
-        flow, valid, patch = batch["flow"], batch["valid"], self.model.config.patch_size
-        source = self.model.dynamics_tokens(batch["source"], "student")
-        target = self.model.dynamics_tokens(batch["target"], "teacher")
-        motion = self.model.dynamics(source, target, (flow.shape[-2] // patch, flow.shape[-1] // patch))
-        estimate = self.model.read_flow(source, motion)
+        flow, valid = batch["flow"], batch["valid"]
+        estimate, motion, target = self.model.predict_flow_and_motion(batch["source"], batch["target"])
         least, largest = self.model.flow_head.config.scale_bounds
         loss = bounded_laplacian(estimate, flow, valid, bounds=(least, largest), max_flow=self.settings.max_flow)
         losses = {"flow": loss}
