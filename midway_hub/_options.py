@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from midway_hub import _console as console
+
+if TYPE_CHECKING:
+    import torch
+
+    from midway_hub.models.flow import Tile
 
 Model = Annotated[
     str,
@@ -26,23 +31,60 @@ Size = Annotated[
     int | None, typer.Option(help="Resize frames so that their short side has this many pixels; default: as they are.")
 ]
 
+Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
+TileText = Annotated[
+    str,
+    typer.Option(help="Windows of HEIGHTxWIDTH pixels, 'training' for those of training, or 'whole' for whole frames."),
+]
+Overlap = Annotated[float | None, typer.Option(help="Share of a window that the next one covers again.")]
+SlideText = Annotated[
+    str, typer.Option(help="Windows as SIDExSTEP in pixels, or 'whole' for whole frames; default: the head's own.")
+]
+
+
+def dtype_of(text: str) -> torch.dtype:
+    """Read --dtype."""
+    import torch
+
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if text not in precisions:
+        raise ValueError(f"--dtype must be one of {', '.join(precisions)}, got {text!r}")
+    return precisions[text]
+
+
+def tile_of(text: str) -> Tile:
+    """Read --tile into what `MidwayNetwork.flow` takes."""
+    if text in ("default", "training", "whole"):
+        return None if text == "whole" else text  # type: ignore[return-value]  # the two are what the type says
+    return two_numbers(text, "--tile must be HEIGHTxWIDTH in pixels, such as 320x384, 'training' or 'whole'")
+
+
+def slide_of(text: str) -> tuple[int, int] | Literal["default"] | None:
+    """Read --slide into what `MidwayNetwork.segment` takes."""
+    if text in ("default", "whole"):
+        return "default" if text == "default" else None
+    return two_numbers(text, "--slide must be SIDExSTEP in pixels, such as 512x341, or 'whole'")
+
+
+def two_numbers(text: str, wanted: str, kind: Any = int) -> tuple[Any, Any]:
+    """Read two numbers with `x` or a comma between them; `wanted` begins the error's sentence."""
+    try:
+        first, second = (kind(number) for number in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        raise ValueError(f"{wanted}; got {text!r}") from None
+    return first, second
+
 
 def load_network(model: str, *, dtype: str, device: str | None, offline: bool) -> Any:
     """Load a network where it is to run, and say so when its weights are untrained."""
-    import torch
-
     from midway_hub.extraction import choose_device
     from midway_hub.models.network import MidwayNetwork
     from midway_hub.registry import get_entry, list_models
 
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in precisions:
-        raise ValueError(f"--dtype must be one of {', '.join(precisions)}, got {dtype!r}")
+    precision = dtype_of(dtype)
     if model in list_models() and not get_entry(model).trained:
         console.warning(f"{model} holds untrained weights: the numbers show that everything runs, no more")
-    return MidwayNetwork.from_pretrained(
-        model, dtype=precisions[dtype], device=choose_device(device), local_files_only=offline
-    )
+    return MidwayNetwork.from_pretrained(model, dtype=precision, device=choose_device(device), local_files_only=offline)
 
 
 def fetched(inputs: list[str]) -> list[str]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from midway_hub import _console as console
-from midway_hub._options import Device, Every, Json, Model, Offline, Reader, Size, fetched, load_network
+from midway_hub._options import (
+    Device,
+    Dtype,
+    Every,
+    Json,
+    Model,
+    Offline,
+    Overlap,
+    Reader,
+    Size,
+    SlideText,
+    TileText,
+    fetched,
+    load_network,
+    slide_of,
+    tile_of,
+)
 from midway_hub.registry import DEFAULT_MODEL
 
-if TYPE_CHECKING:
-    from midway_hub.models.flow import Tile
-
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Legend = Annotated[bool, typer.Option("--legend/--no-legend", help="Explain the colours in a corner.")]
 
 
@@ -42,11 +54,8 @@ def flow(
     model: Model = DEFAULT_MODEL,
     every: Every = 1,
     size: Size = None,
-    tile: Annotated[
-        str,
-        typer.Option(help="Windows of HEIGHT,WIDTH pixels, 'training' for those of training, or 'whole' for none."),
-    ] = "default",
-    overlap: Annotated[float | None, typer.Option(help="Share of a window that the next one covers again.")] = None,
+    tile: TileText = "default",
+    overlap: Overlap = None,
     dtype: Dtype = "float32",
     device: Device = None,
     reader: Reader = "auto",
@@ -61,7 +70,7 @@ def flow(
     if len(found) != 1:
         raise ValueError(f"flow is of two images or of one video, got {len(found)} videos")
     look = FlowLook(scale, arrows, legend)
-    windows = {"size": size, "tile": _tile(tile), "overlap": overlap}
+    windows = {"size": size, "tile": tile_of(tile), "overlap": overlap}
     net = load_network(model, dtype=dtype, device=device, offline=offline)
     if found[0].kind == "pair":
         facts = write_pair_flow(net, found[0].paths, out, kitti=kitti, picture=picture, look=look, **windows)
@@ -89,9 +98,7 @@ def segment(
     model: Model = DEFAULT_MODEL,
     every: Every = 1,
     size: Size = None,
-    slide: Annotated[
-        str, typer.Option(help="Windows as SIDE,STEP in pixels, or 'whole' for whole frames; default: the head's own.")
-    ] = "default",
+    slide: SlideText = "default",
     dtype: Dtype = "float32",
     device: Device = None,
     reader: Reader = "auto",
@@ -106,7 +113,7 @@ def segment(
     if len(found) != 1:
         raise ValueError(f"segment takes one image or one video, {source} holds {len(found)}")
     options: dict[str, Any] = {"labels_out": labels, "look": LabelLook(opacity, legend), "size": size}
-    options["slide"] = _slide(slide)
+    options["slide"] = slide_of(slide)
     net = load_network(model, dtype=dtype, device=device, offline=offline)
     if found[0].kind == "image":
         facts = write_image_labels(net, found[0].paths[0], out, **options)
@@ -116,23 +123,3 @@ def segment(
                 net, found[0].paths[0], out, every=every, reader=reader, progress=bars, **options
             )
     console.facts(facts, as_json=as_json)
-
-
-def _tile(text: str) -> Tile:
-    if text in ("default", "training", "whole"):
-        return None if text == "whole" else text  # type: ignore[return-value]  # the two are what the type says
-    return _two_numbers(text, "--tile must be HEIGHT,WIDTH in pixels, such as 320,384, 'training' or 'whole'")
-
-
-def _slide(text: str) -> tuple[int, int] | Literal["default"] | None:
-    if text in ("default", "whole"):
-        return "default" if text == "default" else None
-    return _two_numbers(text, "--slide must be SIDE,STEP in pixels, such as 512,341, or 'whole'")
-
-
-def _two_numbers(text: str, wanted: str) -> tuple[int, int]:
-    try:
-        first, second = (int(number) for number in text.split(","))
-    except ValueError:
-        raise ValueError(f"{wanted}; got {text!r}") from None
-    return first, second

@@ -230,7 +230,7 @@ def test_a_checkpoint_without_the_head_is_one_line_that_says_so(tmp_path, comman
         (("A", "B", "-o", "out.exr"), "flow between images is written as .flo .pfm"),
         (("A", "B", "-o", "out.flo", "--kitti"), "KITTI's 16-bit flow is a .png"),
         (("A", "B", "-o", "out.flo", "--picture", "out.txt"), "pictures are written as .png"),
-        (("A", "B", "-o", "out.flo", "--tile", "32"), "--tile must be HEIGHT,WIDTH"),
+        (("A", "B", "-o", "out.flo", "--tile", "32"), "--tile must be HEIGHTxWIDTH"),
         (("A", "B", "-o", "out.flo", "--overlap", "0.5"), "name a tile too"),
         (("A", "B", "-o", "out.png", "--scale", "0"), "must be a positive number of pixels"),
         (("A", "-o", "out.flo"), "exactly two images"),
@@ -262,7 +262,7 @@ def test_what_flow_cannot_do_is_said_and_nothing_is_written(
     [
         (("A", "-o", "out.mp4"), "pictures are written as .png"),
         (("A", "-o", "out.png", "--labels", "map.jpg"), "label maps are written as .png"),
-        (("A", "-o", "out.png", "--slide", "big"), "--slide must be SIDE,STEP"),
+        (("A", "-o", "out.png", "--slide", "big"), "--slide must be SIDExSTEP"),
         (("A", "-o", "out.png", "--opacity", "2"), "opacity must be from 0 to 1"),
         (("A", "-o", "A"), "it is what is read"),
         (("CLIP", "-o", "out.png"), "videos are written as .mp4"),

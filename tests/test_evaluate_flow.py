@@ -329,12 +329,12 @@ def test_a_checkpoint_without_a_flow_head_still_serves_matching():
     ("arguments", "message"),
     [
         (("--dataset", "sintel/subval/clean"), "say where with --root FOLDER"),
-        ((*WORLDS, "--world-size", "48"), "--world-size takes two numbers such as 320x384, got '48'"),
+        ((*WORLDS, "--world-size", "48"), "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64; got '48'"),
         ((*WORLDS, "--peers", "raft"), "there is no peer 'raft'"),
         ((*WORLDS, "-m", "midway_pico_untrained"), "has no flow head"),
         ((*WORLDS, "--set", "noise=1"), "noise"),
         (("--dataset", "sintel/train/clean", "--root", ".", "--set", "noise"), "--set takes name=value, got 'noise'"),
-        ((*WORLDS, "-m", "midway_pico_untrained", "--dtype", "int8"), "--dtype must be float32"),
+        ((*WORLDS, "-m", "midway_pico_untrained", "--dtype", "int8"), "--dtype must be one of float32"),
     ],
 )
 def test_the_command_says_what_is_wrong_on_one_line(arguments, message):

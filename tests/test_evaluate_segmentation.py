@@ -245,7 +245,7 @@ def test_the_command_measures_a_checkpoint_on_held_out_worlds(checkpoint, tmp_pa
 
 
 def test_the_command_prints_one_json_document(checkpoint):
-    code, out, err = command(*WORLDS, "-m", checkpoint, "--scale", "96x64", "--slide", "none", "--json")
+    code, out, err = command(*WORLDS, "-m", checkpoint, "--scale", "96x64", "--slide", "whole", "--json")
     assert code == 0, err
     assert json.loads(out)["settings"]["scale"] == [96, 64]
 

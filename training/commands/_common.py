@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,24 @@ Overrides = Annotated[
 ]
 RunDir = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", help="Of the data set: -s encoding=train_ids; of worlds: -s objects=[1,2].", show_default=False
+    ),
+]
+
+
+def parsed_options(options: list[str] | None) -> dict[str, Any]:
+    """Read name=value; values are YAML."""
+    import yaml
+
+    pairs = [option.partition("=") for option in options or ()]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ValueError(f"--set takes name=value, got {name!r}")
+    return {name: yaml.safe_load(value) for name, _, value in pairs}
 
 
 def _log_to_stderr() -> None:

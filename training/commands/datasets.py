@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, command
-from midway_hub.training.commands.evaluating import Options, parsed_options
+from midway_hub.training.commands._common import Json, Options, command, parsed_options
 
 from midway_hub import _console as console
 

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, command
+from midway_hub.training.commands._common import Json, Options, command
+from midway_hub.training.commands._evaluating import (
+    Device,
+    Limit,
+    Out,
+    Pictures,
+    Root,
+    Worlds,
+    WorldSize,
+    open_flow_data,
+    open_labelled_data,
+    open_network,
+    show,
+)
 
 from midway_hub import _console as console
+from midway_hub._options import Dtype, Overlap, SlideText, TileText, slide_of, tile_of, two_numbers
 
 if TYPE_CHECKING:
-    from midway_hub.training.data.flow.sample import FlowDataset
-    from midway_hub.training.data.segmentation.sample import SegmentationDataset
-    from midway_hub.training.data.synthetic import WorldSettings
     from midway_hub.training.evaluation.flow.estimators import Estimator
-    from midway_hub.training.evaluation.tables import Rows
-
-    from midway_hub import MidwayNetwork
 
 app = typer.Typer(no_args_is_help=True, help="Measure networks by the published protocols.")
-
-WORLD = "world"
-
-Root = Annotated[Path | None, typer.Option(help="The data set's folder; synthetic worlds need none.")]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", "-s", help="Of the data set: -s encoding=train_ids; of worlds: -s objects=[1,2].", show_default=False
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="Folder for results.json, a line per item and pictures; goes on where it was."),
-]
-Limit = Annotated[int | None, typer.Option(help="Measure at most so many items, evenly spread.", show_default=False)]
-Pictures = Annotated[int, typer.Option(help="Of how many items pictures are drawn, with --out.")]
-Worlds = Annotated[int, typer.Option(help="Held-out synthetic worlds, with --dataset world.")]
-WorldSize = Annotated[str, typer.Option(help="Height and width of the worlds' frames.")]
-Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
 
 
 @command(app)
@@ -53,10 +40,8 @@ def flow(
     peers: Annotated[
         str, typer.Option(help="zero, dis, raft_large, raft_small (=WEIGHTS for others than random), matching.")
     ] = "zero",
-    tile: Annotated[
-        str, typer.Option(help="Windows such as 320x384, `training` for the head's own, or `whole` for whole frames.")
-    ] = "default",
-    overlap: Annotated[float | None, typer.Option(help="Share of a window that the next one covers again.")] = None,
+    tile: TileText = "default",
+    overlap: Overlap = None,
     short_side: Annotated[
         int | None, typer.Option(help="Estimate on frames of this short side, and scale the flow back.")
     ] = None,
@@ -102,9 +87,7 @@ def segmentation(
         str | None,
         typer.Option(help="Long and short side that pictures are resized to fit, such as 2048x1024; default: not."),
     ] = None,
-    slide: Annotated[
-        str | None, typer.Option(help="Window and step such as 512x341, or `none`; default: what the head says.")
-    ] = None,
+    slide: SlideText = "default",
     out: Out = None,
     limit: Limit = None,
     pictures: Pictures = 8,
@@ -128,13 +111,13 @@ def segmentation(
     from midway_hub.training.evaluation.segmentation.evaluate import evaluate_segmentation
     from midway_hub.training.evaluation.segmentation.tables import class_table, segmentation_table
 
-    data = _labelled_data(dataset, root, worlds, world_size, options)
+    data = open_labelled_data(dataset, root, worlds, world_size, options)
     network = open_network(model, device=device, dtype=dtype)
-    pipeline = None if scale is None else SegmentationPipeline(scale=_size(scale, "--scale"))
-    window: Any = "default" if slide is None else None if slide == "none" else _size(slide, "--slide")
+    sides = None if scale is None else two_numbers(scale, "--scale must be LONGxSHORT in pixels, such as 2048x1024")
+    pipeline = None if sides is None else SegmentationPipeline(scale=sides)
     with console.step_bars(enabled=not as_json) as bars:
         result = evaluate_segmentation(
-            network, data, pipeline, slide=window, out=out, limit=limit, pictures=pictures, progress=bars
+            network, data, pipeline, slide=slide_of(slide), out=out, limit=limit, pictures=pictures, progress=bars
         )
     show(result, [segmentation_table(result), class_table(result)], out=out, as_json=as_json)
 
@@ -147,88 +130,11 @@ def _estimators(
     from midway_hub.training.evaluation.flow.peers import build_peers
 
     wanted = [peer.strip() for peer in peers.split(",") if peer.strip()]
-    window: Any = None if tile == "whole" else tile if tile in ("training", "default") else _size(tile, "--tile")
     networks = {name: open_network(name, device=device, dtype=dtype) for name in models}
     ours = []
     for name, network in networks.items():
         if network.has_flow_head or "matching" not in wanted:
-            ours.append(NetworkFlow(network, tile=window, overlap=overlap, name=name))
+            ours.append(NetworkFlow(network, tile=tile_of(tile), overlap=overlap, name=name))
         else:
             console.warning(f"{name} has no flow head; its features serve the peer matching")
     return [*ours, *build_peers(wanted, network=next(iter(networks.values()), None), device=device)]
-
-
-def open_network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
-    import torch
-
-    from midway_hub import MidwayNetwork
-
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"--dtype must be float32, bfloat16 or float16, got {dtype!r}")
-    return MidwayNetwork.from_pretrained(name, device=device, dtype=getattr(torch, dtype))
-
-
-def open_flow_data(
-    name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None
-) -> FlowDataset:
-    from midway_hub.training.data.flow import WorldFlow, build_flow_dataset
-
-    if name == WORLD:
-        return WorldFlow(*_worlds(worlds, world_size, options))
-    return build_flow_dataset(name, _needed(root, name), **parsed_options(options))
-
-
-def _labelled_data(
-    name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None
-) -> SegmentationDataset:
-    from midway_hub.training.data.segmentation.presets import build_segmentation_dataset
-    from midway_hub.training.data.segmentation.world import WorldSegmentation
-
-    if name == WORLD:
-        return WorldSegmentation(*_worlds(worlds, world_size, options))
-    return build_segmentation_dataset(name, _needed(root, name), **parsed_options(options))
-
-
-def _worlds(count: int, size: str, options: list[str] | None) -> tuple[WorldSettings, range]:
-    from midway_hub.training.configuration import parse_settings
-    from midway_hub.training.data.synthetic import WorldSettings, held_out_seeds
-
-    height, width = _size(size, "--world-size")
-    return parse_settings(WorldSettings, [*(options or ()), f"size=[{height},{width}]"]), held_out_seeds(count)
-
-
-def _needed(root: Path | None, name: str) -> Path:
-    if root is None:
-        raise ValueError(f"{name} is read from files: say where with --root FOLDER")
-    return root
-
-
-def parsed_options(options: list[str] | None) -> dict[str, Any]:
-    """Read name=value; values are YAML."""
-    import yaml
-
-    pairs = [option.partition("=") for option in options or ()]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise ValueError(f"--set takes name=value, got {name!r}")
-    return {name: yaml.safe_load(value) for name, _, value in pairs}
-
-
-def _size(text: str, option: str) -> tuple[int, int]:
-    """Read two numbers such as 320x384."""
-    first, _, second = text.lower().partition("x")
-    if not (first.isdigit() and second.isdigit()):
-        raise ValueError(f"{option} takes two numbers such as 320x384, got {text!r}")
-    return int(first), int(second)
-
-
-def show(result: Any, tables: list[Rows], *, out: Path | None, as_json: bool) -> None:
-    from midway_hub.training.evaluation.records import plain
-
-    if as_json:
-        console.print_json(plain(result))
-        return
-    for table in tables:
-        console.table(table.title, table.header, table.rows)
-    if out is not None:
-        console.say(f"{out}: results.json, a line per item, pictures")

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, command
-from midway_hub.training.commands.evaluating import (
+from midway_hub.training.commands._common import Json, Options, command
+from midway_hub.training.commands._evaluating import (
     Device,
-    Dtype,
     Limit,
-    Options,
     Out,
     Pictures,
     Root,
@@ -22,6 +20,7 @@ from midway_hub.training.commands.evaluating import (
 )
 
 from midway_hub import _console as console
+from midway_hub._options import Dtype
 
 if TYPE_CHECKING:
     from midway_hub.training.evaluation.dynamics.readings import Reader

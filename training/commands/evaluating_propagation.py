@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, command
-from midway_hub.training.commands.evaluating import Device, Dtype, Limit, Out, Pictures, parsed_options
+from midway_hub.training.commands._common import Json, command, parsed_options
+from midway_hub.training.commands._evaluating import Device, Limit, Out, Pictures
 
 from midway_hub import _console as console
+from midway_hub._options import Dtype
 
 app = typer.Typer()
 

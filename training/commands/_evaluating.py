@@ -1,0 +1,86 @@
+"""What the commands that measure share: options, what is opened, and how results are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from midway_hub.training.commands._common import parsed_options
+
+from midway_hub import _console as console
+from midway_hub._options import dtype_of, two_numbers
+
+if TYPE_CHECKING:
+    from midway_hub.training.data.flow.sample import FlowDataset
+    from midway_hub.training.data.segmentation.sample import SegmentationDataset
+    from midway_hub.training.data.synthetic import WorldSettings
+    from midway_hub.training.evaluation.tables import Rows
+
+    from midway_hub import MidwayNetwork
+
+WORLD = "world"
+
+Root = Annotated[Path | None, typer.Option(help="The data set's folder; synthetic worlds need none.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder for results.json, a line per item and pictures; goes on where it was."),
+]
+Limit = Annotated[int | None, typer.Option(help="Measure at most so many items, evenly spread.", show_default=False)]
+Pictures = Annotated[int, typer.Option(help="Of how many items pictures are drawn, with --out.")]
+Worlds = Annotated[int, typer.Option(help="Held-out synthetic worlds, with --dataset world.")]
+WorldSize = Annotated[str, typer.Option(help="Height and width of the worlds' frames.")]
+Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1, mps.")]
+
+
+def open_network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
+    from midway_hub import MidwayNetwork
+
+    return MidwayNetwork.from_pretrained(name, device=device, dtype=dtype_of(dtype))
+
+
+def open_flow_data(
+    name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None
+) -> FlowDataset:
+    from midway_hub.training.data.flow import WorldFlow, build_flow_dataset
+
+    if name == WORLD:
+        return WorldFlow(*_worlds(worlds, world_size, options))
+    return build_flow_dataset(name, _needed(root, name), **parsed_options(options))
+
+
+def open_labelled_data(
+    name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None
+) -> SegmentationDataset:
+    from midway_hub.training.data.segmentation.presets import build_segmentation_dataset
+    from midway_hub.training.data.segmentation.world import WorldSegmentation
+
+    if name == WORLD:
+        return WorldSegmentation(*_worlds(worlds, world_size, options))
+    return build_segmentation_dataset(name, _needed(root, name), **parsed_options(options))
+
+
+def _worlds(count: int, size: str, options: list[str] | None) -> tuple[WorldSettings, range]:
+    from midway_hub.training.configuration import parse_settings
+    from midway_hub.training.data.synthetic import WorldSettings, held_out_seeds
+
+    height, width = two_numbers(size, "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64")
+    return parse_settings(WorldSettings, [*(options or ()), f"size=[{height},{width}]"]), held_out_seeds(count)
+
+
+def _needed(root: Path | None, name: str) -> Path:
+    if root is None:
+        raise ValueError(f"{name} is read from files: say where with --root FOLDER")
+    return root
+
+
+def show(result: Any, tables: list[Rows], *, out: Path | None, as_json: bool) -> None:
+    from midway_hub.training.evaluation.records import plain
+
+    if as_json:
+        console.print_json(plain(result))
+        return
+    for table in tables:
+        console.table(table.title, table.header, table.rows)
+    if out is not None:
+        console.say(f"{out}: results.json, a line per item, pictures")
