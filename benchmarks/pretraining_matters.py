@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from midway_hub.training.config import load_config
 from midway_hub.training.data.flow import WorldFlow
@@ -27,11 +28,23 @@ from seeded_runs import FIRST, folder, seed_table, train_all, train_once
 
 from midway_hub import MidwayNetwork
 
-RUNS = {  # name: kind of stage, whether it starts from the pretraining
-    "flow, pretrained": ("flow", True),
-    "flow, untrained": ("flow", False),
-    "classes, untrained encoder, linear": ("segmentation", False),
-    "classes, untrained encoder": ("segmentation", False),
+
+class Run(NamedTuple):
+    kind: str
+    """Of the chain's stage that is run."""
+
+    pretrained: bool
+    """Whether it starts from the chain's pretraining."""
+
+    linear: bool = False
+    """Whether the head is one linear layer instead of the chain's own."""
+
+
+RUNS = {
+    "flow, pretrained": Run("flow", pretrained=True),
+    "flow, untrained": Run("flow", pretrained=False),
+    "classes, untrained encoder, linear": Run("segmentation", pretrained=False, linear=True),
+    "classes, untrained encoder": Run("segmentation", pretrained=False),
 }
 
 
@@ -51,12 +64,12 @@ def start(pretrained: bool, arguments: argparse.Namespace) -> list[str]:
 
 def train(name: str, seed: int, arguments: argparse.Namespace) -> None:
     """Train one head in a process of its own, or take it as it is."""
-    kind, pretrained = RUNS[name]
+    kind, pretrained, linear = RUNS[name]
     scale = stage(kind, arguments).scales.get(arguments.scale or "", ())
     options = [*scale, *start(pretrained, arguments), f"seed={seed}"]
     if kind == "flow":
         options.append(f"steps={arguments.steps}")
-    if name.endswith("linear"):
+    if linear:
         depth = load_config(arguments.chain / stage("pretrain", arguments).name / "config.yaml").model["depth"]
         options.append(f"task.head={{name: linear, layers: {list(range(depth))}}}")
     train_once(folder(arguments.out, name, seed), [kind, stage(kind, arguments).recipe, *options])
@@ -83,7 +96,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--worlds", type=int, default=128, help="held-out worlds to measure on")
     arguments = parser.parse_args()
-    wanted = {name: kind for name, (kind, _) in RUNS.items() if kind == "flow" or not arguments.without_classes}
+    wanted = {name: run.kind for name, run in RUNS.items() if run.kind == "flow" or not arguments.without_classes}
     runs = [(name, seed) for seed in arguments.seeds for name in wanted]
     train_all(lambda *run: train(*run, arguments), runs, arguments.jobs)
     rows = {}
