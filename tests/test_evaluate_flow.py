@@ -319,6 +319,15 @@ def test_the_command_prints_one_json_document(checkpoint):
     assert "short_side" not in estimators["zero"]["settings"]
 
 
+def test_worlds_are_those_of_a_recipe_where_one_is_named():
+    recipe = ("--dataset", "world:flow_synthetic_small", "--worlds", 2, *FEW_TEXTURES, "--json")
+    code, out, err = command(*recipe, "-s", "motion.background_shift=0", "--peers", "zero")
+    assert code == 0, err
+    measured = json.loads(out)
+    assert measured["resolutions"] == {"32x32": 2}
+    assert measured["estimators"]["zero"]["numbers"]["pooled"]["epe"] < 1e-6  # one plane, which alone moves there
+
+
 def test_a_checkpoint_without_a_flow_head_still_serves_matching():
     code, out, err = command(*WORLDS, "-m", "midway_pico_untrained", "--peers", "matching", "--json")
     assert code == 0, err
@@ -330,6 +339,8 @@ def test_a_checkpoint_without_a_flow_head_still_serves_matching():
     [
         (("--dataset", "sintel/subval/clean"), "say where with --root FOLDER"),
         ((*WORLDS, "--world-size", "48"), "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64; got '48'"),
+        (("--dataset", "world:midway_pico_synthetic"), "midway_pico_synthetic says nothing of worlds"),
+        (("--dataset", "world:flow_synthetic_smal"), "did you mean flow_synthetic_small"),
         ((*WORLDS, "--peers", "raft"), "there is no peer 'raft'"),
         ((*WORLDS, "-m", "midway_pico_untrained"), "has no flow head"),
         ((*WORLDS, "--set", "noise=1"), "noise"),

@@ -97,13 +97,19 @@ def validate(section: type[S], values: Mapping[str, Any], complaint: str = "the 
         raise ConfigError(f"{complaint}:\n{found}") from None
 
 
-def parse_settings(section: type[S], assignments: Sequence[str]) -> S:
+def parse_settings(section: type[S], assignments: Sequence[str], *, over: Mapping[str, Any] | None = None) -> S:
     """Make one section of settings from `key=value` strings; values are YAML.
+
+    Args:
+        section: What is made.
+        assignments: With dots for what lies deeper.
+        over: What they are laid over; default: nothing, and so the section's own defaults.
 
     Raises:
         ConfigError: An unknown key, a wrong type or an impossible number; all of them are listed.
     """
-    values = cast(dict[str, Any], OmegaConf.to_container(_parse_overrides(assignments)))
+    merged = OmegaConf.merge(OmegaConf.create(dict(over or {})), _parse_overrides(assignments))
+    values = cast(dict[str, Any], OmegaConf.to_container(merged))
     return validate(section, values, "these settings do not work")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from midway_hub import MidwayNetwork
 
 WORLD = "world"
+WORLDS_HELP = "world, or world:RECIPE for the worlds of a recipe or a run's config.yaml."
 
 Root = Annotated[Path | None, typer.Option(help="The data set's folder; synthetic worlds need none.")]
 Out = Annotated[
@@ -29,7 +30,10 @@ Out = Annotated[
 Limit = Annotated[int | None, typer.Option(help="Measure at most so many items, evenly spread.", show_default=False)]
 Pictures = Annotated[int, typer.Option(help="Of how many items pictures are drawn, with --out.")]
 Worlds = Annotated[int, typer.Option(help="Held-out synthetic worlds, with --dataset world.")]
-WorldSize = Annotated[str, typer.Option(help="Height and width of the worlds' frames.")]
+WorldSize = Annotated[
+    str | None,
+    typer.Option(help="HEIGHTxWIDTH of the worlds' frames; default: as their recipe says, 128x128 without one."),
+]
 Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1, mps.")]
 
 
@@ -40,32 +44,47 @@ def open_network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
 
 
 def open_flow_data(
-    name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None
+    name: str, root: Path | None, worlds: int, world_size: str | None, options: list[str] | None
 ) -> FlowDataset:
     from midway_hub.training.data.flow import WorldFlow, build_flow_dataset
 
-    if name == WORLD:
-        return WorldFlow(*_worlds(worlds, world_size, options))
+    if name.partition(":")[0] == WORLD:
+        return WorldFlow(*_worlds(name, worlds, world_size, options))
     return build_flow_dataset(name, _needed(root, name), **parsed_options(options))
 
 
 def open_labelled_data(
-    name: str, root: Path | None, worlds: int, world_size: str, options: list[str] | None
+    name: str, root: Path | None, worlds: int, world_size: str | None, options: list[str] | None
 ) -> SegmentationDataset:
     from midway_hub.training.data.segmentation.presets import build_segmentation_dataset
     from midway_hub.training.data.segmentation.world import WorldSegmentation
 
-    if name == WORLD:
-        return WorldSegmentation(*_worlds(worlds, world_size, options))
+    if name.partition(":")[0] == WORLD:
+        return WorldSegmentation(*_worlds(name, worlds, world_size, options))
     return build_segmentation_dataset(name, _needed(root, name), **parsed_options(options))
 
 
-def _worlds(count: int, size: str, options: list[str] | None) -> tuple[WorldSettings, range]:
+def _worlds(name: str, count: int, size: str | None, options: list[str] | None) -> tuple[WorldSettings, range]:
+    """Settings and seeds of `world`, or of `world:RECIPE`."""
     from midway_hub.training.configuration import parse_settings
     from midway_hub.training.data.synthetic import WorldSettings, held_out_seeds
 
-    height, width = two_numbers(size, "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64")
-    return parse_settings(WorldSettings, [*(options or ()), f"size=[{height},{width}]"]), held_out_seeds(count)
+    recipe = name.partition(":")[2]
+    chosen = list(options or ())
+    if size is not None:
+        height, width = two_numbers(size, "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64")
+        chosen.append(f"size=[{height},{width}]")
+    return parse_settings(WorldSettings, chosen, over=_world_of(recipe) if recipe else {}), held_out_seeds(count)
+
+
+def _world_of(recipe: str) -> dict[str, Any]:
+    """Return what a recipe, or a run's config.yaml, says of its worlds."""
+    from midway_hub.training.recipes import kind_of, read_recipe
+
+    world = read_recipe(recipe, kind=kind_of(recipe)).get("data", {}).get("world")
+    if world is None:
+        raise ValueError(f"{recipe} says nothing of worlds; name a recipe or a config.yaml with a section data.world")
+    return world
 
 
 def _needed(root: Path | None, name: str) -> Path:

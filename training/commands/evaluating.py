@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from midway_hub.training.commands._common import Json, Options, command
 from midway_hub.training.commands._evaluating import (
+    WORLDS_HELP,
     Device,
     Limit,
     Out,
@@ -31,7 +32,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure networks by the published 
 
 @command(app)
 def flow(
-    dataset: Annotated[str, typer.Option(help="Such as sintel/subval/clean, kitti2015/train, or world.")],
+    dataset: Annotated[str, typer.Option(help="Such as sintel/subval/clean, kitti2015/train, " + WORLDS_HELP)],
     root: Root = None,
     model: Annotated[
         list[str] | None,
@@ -49,7 +50,7 @@ def flow(
     limit: Limit = None,
     pictures: Pictures = 8,
     worlds: Worlds = 64,
-    world_size: WorldSize = "128x128",
+    world_size: WorldSize = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     options: Options = None,
@@ -80,7 +81,7 @@ def flow(
 
 @command(app)
 def segmentation(
-    dataset: Annotated[str, typer.Option(help="Such as bdd100k/val, ade20k/val, folder, or world.")],
+    dataset: Annotated[str, typer.Option(help="Such as bdd100k/val, ade20k/val, folder, " + WORLDS_HELP)],
     model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint with a segmentation head.")],
     root: Root = None,
     scale: Annotated[
@@ -92,7 +93,7 @@ def segmentation(
     limit: Limit = None,
     pictures: Pictures = 8,
     worlds: Worlds = 64,
-    world_size: WorldSize = "128x128",
+    world_size: WorldSize = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     options: Options = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from midway_hub.training.commands._common import Json, Options, command
 from midway_hub.training.commands._evaluating import (
+    WORLDS_HELP,
     Device,
     Limit,
     Out,
@@ -32,7 +33,7 @@ GATES = {"on": True, "off": False}
 
 @command(app)
 def dynamics(
-    dataset: Annotated[str, typer.Option(help="Such as sintel/subval/clean, kitti2015/train, or world.")],
+    dataset: Annotated[str, typer.Option(help="Such as sintel/subval/clean, kitti2015/train, " + WORLDS_HELP)],
     model: Annotated[
         list[str], typer.Option("--model", "-m", help="Checkpoint: name, repo, folder or file; any number.")
     ],
@@ -48,7 +49,7 @@ def dynamics(
     limit: Limit = None,
     pictures: Pictures = 8,
     worlds: Worlds = 64,
-    world_size: WorldSize = "128x128",
+    world_size: WorldSize = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     options: Options = None,
@@ -60,6 +61,8 @@ def dynamics(
     head is needed. An interrupted evaluation goes on with --out.
 
     Examples: evaluate dynamics --dataset world -m runs/midway/export
+
+    evaluate dynamics --dataset world:runs/midway/config.yaml -m runs/midway/export
 
     evaluate dynamics --dataset kitti2015/train --root /data/kitti -m midway_vits_bdd100k --short-side 224 -o results/dy
     """
