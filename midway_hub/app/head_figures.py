@@ -17,7 +17,7 @@ from midway_hub.label_pictures import class_legend, most_common, overlay_labels
 from midway_hub.models.network import MidwayNetwork
 
 SHORT_SIDE = 384
-TILES = 3  # of a head that estimates flow in tiles, along the short side: motion must fit into one
+TILES = 2  # of a head that estimates flow in tiles, along the short side: motion must fit into one
 LISTED = 20
 
 Progress = Callable[[str, int, int], None]
