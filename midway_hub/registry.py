@@ -237,8 +237,8 @@ _ALL = (
             "midway_pico_synthetic --scale cpu`. The recipe has a full scale for one GPU, which has not been run."
         ),
         limits=(
-            "A toy: 1.3 M parameters and a hundred minutes of training on one CPU core. It is there so that every part of the package "
-            "shows something without a download; nothing should be built on its numbers.",
+            "A toy: 1.3 M parameters and a hundred minutes of training on one CPU core. It is there so that every "
+            "part of the package shows something without a download; nothing should be built on its numbers.",
             "Frames are RGB, normalised with the mean and standard deviation below. Any height and width work; flow is "
             "estimated in tiles of 64×64 pixels, the training crop, and motion beyond 16 pixels is out of its reach: "
             "show it smaller frames.",
@@ -270,9 +270,8 @@ _ALL = (
             "perturbation peaks, 64 held-out worlds, EPE in pixels (standing still 2.38)": Measured(
                 "2.37, their soft-argmax 1.99", f"{_EVALUATE} dynamics --dataset world {_OF_SYNTHETIC} --worlds 64"
             ),
-            "classes, 256 held-out worlds, mIoU (%); on an untrained encoder the same head 21.9, a linear one 9.1": Measured(
-                "26.7", f"{_EVALUATE} segmentation --dataset world {_OF_SYNTHETIC} --worlds 256"
-            ),
+            "classes, 256 held-out worlds, mIoU (%); on an untrained encoder the same head 21.9, a linear one "
+            "9.1": Measured("26.7", f"{_EVALUATE} segmentation --dataset world {_OF_SYNTHETIC} --worlds 256"),
         },
     ),
     RegistryEntry(
