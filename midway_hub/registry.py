@@ -242,6 +242,8 @@ _ALL = (
             "Frames are RGB, normalised with the mean and standard deviation below. Any height and width work; flow is "
             "estimated in tiles of 64×64 pixels, the training crop, and motion beyond 16 pixels is out of its reach: "
             "show it smaller frames.",
+            "Motion of the camera is what it tells best. Where nothing but objects moves, its flow is off by more than "
+            "no flow at all: 0.94 pixels against 0.70, on 128 such worlds.",
             "The nine classes are those of the synthetic worlds (background, ground, wall and six shapes); no class of "
             "real scenes is among them.",
             "Perturbation peaks tell motions of more than a patch (8 pixels) on textured surfaces, to about half a "
