@@ -13,13 +13,11 @@ import sys
 import time
 
 FLOW = """
-from midway_hub import MidwayNetwork, open_video
-from midway_hub.app.demo import sample_clip
-from midway_hub.dense import flow_between
+from midway_hub import MidwayNetwork
+from midway_hub.app.demo import read_clip, sample_clip
+from midway_hub.app.head_figures import demo_flow
 net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
-with open_video(sample_clip()) as video:
-    frames = list(video.get_frames([13, 23]))
-flow_between(net, frames, size=192)
+demo_flow(net, read_clip(sample_clip(), 2)[1].frames)
 """
 
 

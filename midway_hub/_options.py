@@ -56,23 +56,22 @@ def tile_of(text: str) -> Tile:
     """Read --tile into what `MidwayNetwork.flow` takes."""
     if text in ("default", "training", "whole"):
         return None if text == "whole" else text  # type: ignore[return-value]  # the two are what the type says
-    return two_numbers(text, "--tile must be HEIGHTxWIDTH in pixels, such as 320x384, 'training' or 'whole'")
+    return size_of(text, "--tile must be HEIGHTxWIDTH in pixels, such as 320x384, 'training' or 'whole'")
 
 
 def slide_of(text: str) -> tuple[int, int] | Literal["default"] | None:
     """Read --slide into what `MidwayNetwork.segment` takes."""
     if text in ("default", "whole"):
         return "default" if text == "default" else None
-    return two_numbers(text, "--slide must be SIDExSTEP in pixels, such as 512x341, or 'whole'")
+    return size_of(text, "--slide must be SIDExSTEP in pixels, such as 512x341, or 'whole'")
 
 
-def two_numbers(text: str, wanted: str, kind: Any = int) -> tuple[Any, Any]:
-    """Read two numbers with `x` or a comma between them; `wanted` begins the error's sentence."""
-    try:
-        first, second = (kind(number) for number in text.lower().replace("x", ",").split(","))
-    except ValueError:
-        raise ValueError(f"{wanted}; got {text!r}") from None
-    return first, second
+def size_of(text: str, wanted: str) -> tuple[int, int]:
+    """Read two whole numbers with `x` or a comma between them; `wanted` begins the error's sentence."""
+    sides = text.lower().replace("x", ",").split(",")
+    if len(sides) != 2 or not all(side.isdigit() for side in sides):
+        raise ValueError(f"{wanted}; got {text!r}")
+    return int(sides[0]), int(sides[1])
 
 
 def load_network(model: str, *, dtype: str, device: str | None, offline: bool) -> Any:

@@ -19,7 +19,6 @@ from midway_hub._options import (
     Size,
     fetched,
     load_network,
-    two_numbers,
 )
 from midway_hub.registry import DEFAULT_MODEL
 
@@ -52,7 +51,7 @@ def perturb(
     from midway_hub.analysis_pictures import read_pair, write_perturbation
     from midway_hub.dense.writing import check_places
 
-    points = [two_numbers(text, "--at must be X,Y in pixels, such as 120,80", float) for text in at]
+    points = [_two_numbers(text, float, "--at must be X,Y in pixels, such as 120,80") for text in at]
     frames, names = _two_frames(inputs, pair)
     asked = None if level == "all" else _whole_number(level)
     files = fetched(inputs)
@@ -163,8 +162,16 @@ def _two_frames(inputs: list[str], pair: str | None) -> tuple[tuple[int, int] | 
         return None, (Path(inputs[0]).name, Path(inputs[1]).name)
     if len(inputs) != 1:
         raise ValueError(f"perturb takes two images, or one video with --pair I,J; got {len(inputs)} inputs")
-    first, second = two_numbers(pair or "0,1", "--pair must be two frame numbers, such as 0,5")
+    first, second = _two_numbers(pair or "0,1", int, "--pair must be two frame numbers, such as 0,5")
     return (first, second), (f"frame {first}", f"frame {second}")
+
+
+def _two_numbers(text: str, kind: Any, wanted: str) -> tuple[Any, Any]:
+    try:
+        first, second = (kind(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"{wanted}; got {text!r}") from None
+    return first, second
 
 
 def _whole_number(text: str) -> int:

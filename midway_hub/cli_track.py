@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from midway_hub import _console as console
-from midway_hub._options import Device, Every, Json, Model, Offline, Reader, fetched, load_network
+from midway_hub._options import Device, Dtype, Every, Json, Model, Offline, Reader, fetched, load_network
 from midway_hub.registry import DEFAULT_MODEL
 
 
@@ -40,7 +40,7 @@ def track(
     size: Annotated[
         int, typer.Option(help="Resize frames so that their short side has this many pixels; 0: as they are.")
     ] = 224,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Dtype = "float32",
     device: Device = None,
     reader: Reader = "auto",
     offline: Offline = False,

@@ -39,9 +39,7 @@ def flow_figure(
         The figure, its pictures written.
     """
     progress("flow", 0, 1)
-    head = net.flow_head.config
-    seen = TILES * min(head.tile) if head.tiled else SHORT_SIDE
-    flow = flow_between(net, pair, size=min(seen, SHORT_SIDE, *pair[0].size))
+    flow = demo_flow(net, pair)
     progress("flow", 1, 1)
     largest = common_scale([flow])
     arrows = draw_arrows(pair[0], flow, largest=largest)
@@ -55,6 +53,13 @@ def flow_figure(
     )
     says = f"wheel of the flow's directions; its rim is {largest:.3g} pixels"
     return Figure("How it moves", caption, ["flow.png"], scale="flow_wheel.png", scale_says=says)
+
+
+def demo_flow(net: MidwayNetwork, pair: Sequence[Image.Image]) -> np.ndarray:
+    """Estimate the flow between two frames, (H, W, 2) in pixels, at the resolution that suits the head."""
+    head = net.flow_head.config
+    seen = TILES * min(head.tile) if head.tiled else SHORT_SIDE
+    return flow_between(net, pair, size=min(seen, SHORT_SIDE, *pair[0].size))
 
 
 def segmentation_figure(

@@ -9,7 +9,7 @@ import typer
 from midway_hub.training.commands._common import parsed_options
 
 from midway_hub import _console as console
-from midway_hub._options import dtype_of, two_numbers
+from midway_hub._options import dtype_of, size_of
 
 if TYPE_CHECKING:
     from midway_hub.training.data.flow.sample import FlowDataset
@@ -72,7 +72,7 @@ def _worlds(name: str, count: int, size: str | None, options: list[str] | None) 
     recipe = name.partition(":")[2]
     chosen = list(options or ())
     if size is not None:
-        height, width = two_numbers(size, "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64")
+        height, width = size_of(size, "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64")
         chosen.append(f"size=[{height},{width}]")
     return parse_settings(WorldSettings, chosen, over=_world_of(recipe) if recipe else {}), held_out_seeds(count)
 

@@ -22,7 +22,7 @@ from midway_hub.training.commands._evaluating import (
 )
 
 from midway_hub import _console as console
-from midway_hub._options import Dtype, Overlap, SlideText, TileText, slide_of, tile_of, two_numbers
+from midway_hub._options import Dtype, Overlap, SlideText, TileText, size_of, slide_of, tile_of
 
 if TYPE_CHECKING:
     from midway_hub.training.evaluation.flow.estimators import Estimator
@@ -114,7 +114,7 @@ def segmentation(
 
     data = open_labelled_data(dataset, root, worlds, world_size, options)
     network = open_network(model, device=device, dtype=dtype)
-    sides = None if scale is None else two_numbers(scale, "--scale must be LONGxSHORT in pixels, such as 2048x1024")
+    sides = None if scale is None else size_of(scale, "--scale must be LONGxSHORT in pixels, such as 2048x1024")
     pipeline = None if sides is None else SegmentationPipeline(scale=sides)
     with console.step_bars(enabled=not as_json) as bars:
         result = evaluate_segmentation(
