@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from transformers.utils import ModelOutput
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,24 @@ class TensorRecord:
         return self.map(Tensor.cpu)
 
 
+class NetworkOutput(TensorRecord, ModelOutput):
+    """Base of what the network returns: a record that is also transformers' `ModelOutput`.
+
+    Fields are read by name (`output.last`), by key (`output["last"]`) or by position (`output[0]`), those that are None
+    left out of keys and positions; pipelines, `torch.export` and `DataParallel` know what to do with it.
+    """
+
+    def __post_init__(self) -> None:
+        # Of transformers' own __post_init__ only the filling of the mapping: its other half guesses at fields that
+        # are not there, and allows one required field alone.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                self[field.name] = value
+
+
 @dataclass(frozen=True)
-class Features(TensorRecord):
+class Features(NetworkOutput):
     """Encoder features of frames, each through the encoder's final norm.
 
     Attributes:
@@ -63,7 +80,7 @@ class Features(TensorRecord):
 
 
 @dataclass(frozen=True)
-class Motion(TensorRecord):
+class Motion(NetworkOutput):
     """What the dynamics infer between a source and a target frame; every tuple runs over `levels`, coarse to fine.
 
     From a clip of T frames, all tensors have shape (B, T-1, ...): one entry per pair of consecutive frames.
@@ -94,20 +111,30 @@ class Motion(TensorRecord):
 
 
 @dataclass(frozen=True)
-class ClipOutput(TensorRecord):
-    """What `MidwayNetwork.forward` returns for clips of T frames.
+class ClipOutput(NetworkOutput):
+    """What `MidwayNetwork.forward` returns for images, or for clips of T frames.
 
     Attributes:
-        features: Teacher features of all frames, as a grid, (B, T, ...).
-        motion: Motion of consecutive frames, (B, T-1, ...).
+        last_hidden_state: Teacher tokens after the last block, through the final norm, (B[,T], 1+N, D), CLS first.
+        pooler_output: Of these the CLS token, (B[,T], D).
+        feature_map: Of these the patches as a grid, (B[,T], D, h, w).
+        motion: Motion of consecutive frames, (B, T-1, ...); None for images.
     """
 
-    features: Features
-    motion: Motion
+    last_hidden_state: Tensor
+    pooler_output: Tensor
+    feature_map: Tensor
+    motion: Motion | None = None
+
+    @property
+    def features(self) -> Features:
+        """The teacher's features of all frames, as `encode` returns them."""
+        grid = (self.feature_map.shape[-2], self.feature_map.shape[-1])
+        return Features(last=self.feature_map, cls=self.pooler_output, layers=(), grid=grid)
 
 
 @dataclass(frozen=True)
-class FlowOutput(TensorRecord):
+class FlowOutput(NetworkOutput):
     """Optical flow from source to target frame, at the size of the frames that came in.
 
     Attributes:
@@ -120,7 +147,7 @@ class FlowOutput(TensorRecord):
 
 
 @dataclass(frozen=True)
-class SegmentationOutput(TensorRecord):
+class SegmentationOutput(NetworkOutput):
     """Semantic segmentation, at the size of the frames that came in.
 
     Attributes:
@@ -136,4 +163,12 @@ class SegmentationOutput(TensorRecord):
     palette: tuple[tuple[int, int, int], ...]
 
 
-__all__ = ["ClipOutput", "Features", "FlowOutput", "Motion", "SegmentationOutput", "TensorRecord"]
+__all__ = [
+    "ClipOutput",
+    "Features",
+    "FlowOutput",
+    "Motion",
+    "NetworkOutput",
+    "SegmentationOutput",
+    "TensorRecord",
+]

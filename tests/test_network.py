@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from conftest import TINY, make_tiny_net
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
+from transformers.utils import ModelOutput
 
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.models.blocks import GatingUnit
@@ -111,6 +113,76 @@ def test_one_motion_serves_many_sources(tiny_net):
 def test_the_motion_depends_on_the_order_of_the_frames(tiny_net):
     a, b = frames(1, 3, 32, 32), frames(1, 3, 32, 32, seed=2)
     assert not torch.allclose(tiny_net.infer_motion(a, b).latents[0], tiny_net.infer_motion(b, a).latents[0])
+
+
+# -- calls that other packages have ----------------------------------------------------------------------------------
+
+
+def test_a_network_called_on_images_gives_what_encode_gives(tiny_net):
+    images = frames(2, 3, 32, 48)
+    output, wanted = tiny_net(images), tiny_net.encode(images, output_format="tokens")
+    close(output.last_hidden_state, wanted.last)
+    close(output.pooler_output, wanted.cls)
+    close(output.feature_map, tiny_net.encode(images).last)
+    assert output.features.grid == (2, 3)
+    assert output.motion is None
+
+
+def test_an_encoder_alone_can_be_called_on_images_and_refuses_clips():
+    net = make_tiny_net(dynamics=False)
+    assert net(frames(1, 3, 32, 32)).last_hidden_state.shape == (1, 5, 48)
+    with pytest.raises(ValueError, match="an encoder alone, no dynamics"):
+        net(frames(1, 2, 3, 32, 32))
+
+
+def test_outputs_are_read_by_name_by_key_and_by_position(tiny_net):
+    output = tiny_net(frames(1, 3, 32, 32))
+    assert isinstance(output, ModelOutput)
+    assert output["last_hidden_state"] is output[0] is output.last_hidden_state
+    assert list(output.keys()) == ["last_hidden_state", "pooler_output", "feature_map"]
+    motion = tiny_net(frames(1, 2, 3, 32, 32))["motion"]
+    assert motion["latents"][2] is motion.latents[2]
+
+
+def test_outputs_survive_pickling_copying_and_moving(tiny_net):
+    with torch.no_grad():
+        output = tiny_net(frames(1, 2, 3, 32, 32))
+    for copied in (pickle.loads(pickle.dumps(output)), copy.deepcopy(output), output.detach().cpu()):
+        assert type(copied) is type(output)
+        assert list(copied.keys()) == list(output.keys())
+        close(copied.motion.latents[2], output.motion.latents[2])
+    assert output.to(dtype=torch.float64)["motion"]["latents"][0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("reshape", [False, True])
+def test_intermediate_layers_are_those_of_encode(tiny_net, reshape):
+    images = frames(2, 3, 32, 48)
+    wanted = tiny_net.encode(images, layers=[10, 11], output_format="grid" if reshape else "tokens")
+    found = tiny_net.get_intermediate_layers(images, 2, reshape=reshape)
+    assert len(found) == 2
+    for layer, want in zip(found, wanted.layers, strict=True):
+        close(layer, want if reshape else want[:, 1:])
+    (patches, cls), _ = tiny_net.get_intermediate_layers(images, [-1, 0], return_class_token=True)
+    close(patches, tiny_net.encode(images, output_format="tokens").last[:, 1:])
+    close(cls, wanted.cls)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "between 1 and 12"),
+        ({"n": 13}, "between 1 and 12"),
+        ({"n": [12]}, "do not exist"),
+        ({"norm": False}, "final norm"),
+    ],
+)
+def test_intermediate_layers_that_do_not_exist_are_refused(tiny_net, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_net.get_intermediate_layers(frames(1, 3, 32, 32), **arguments)
+
+
+def test_the_width_has_the_name_that_timm_gives_it(tiny_net):
+    assert tiny_net.num_features == tiny_net.encode(frames(1, 3, 32, 32)).cls.shape[-1] == 48
 
 
 @pytest.mark.parametrize("target_network", ["ema", "shared"])
@@ -327,11 +399,11 @@ def test_pair_refuses_motion_that_is_not_of_a_clip(tiny_net):
         tiny_net.infer_motion(GOOD, GOOD).pair(0)
 
 
-def test_forward_wants_a_clip(tiny_net):
+def test_forward_wants_images_or_clips_of_two_frames(tiny_net):
     with pytest.raises(ValueError, match="clips of 1 frame; motion needs at least 2"):
         tiny_net(torch.zeros(1, 1, 3, 32, 32))
-    with pytest.raises(ValueError, match=r"pixel_values must have shape \(B, T, 3, H, W\), got \(1, 3, 32, 32\)"):
-        tiny_net(GOOD)
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\) or \(B, T, 3, H, W\), got \(3, 32, 32\)"):
+        tiny_net(GOOD[0])
 
 
 def test_missing_heads_are_named(tiny_net):

@@ -2,9 +2,11 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
+from PIL import Image
 from transformers import (
     AutoBackbone,
     AutoConfig,
@@ -12,6 +14,7 @@ from transformers import (
     AutoModel,
     UperNetConfig,
     UperNetForSemanticSegmentation,
+    pipeline,
 )
 
 from midway_hub import MidwayBackbone, MidwayConfig, MidwayImageProcessor, MidwayNetwork
@@ -58,6 +61,19 @@ def test_all_doors_give_equal_features(saved, tmp_path):
     for layer, feature_map, by_model in zip(expected.layers, backbone.feature_maps, model.layers, strict=True):
         assert torch.equal(by_model, layer)
         assert torch.equal(feature_map, layer)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_feature_extraction_pipeline_runs(saved, batch_size):
+    net, folder = saved
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 56, 3), dtype=np.uint8)
+    extract = pipeline("image-feature-extraction", model=str(folder), device="cpu")
+    images = [Image.fromarray(each) for each in pixels]
+    found = torch.cat(extract(images, batch_size=batch_size, return_tensors=True))
+    with torch.no_grad():
+        wanted = net.encode(MidwayImageProcessor()(images)["pixel_values"], output_format="tokens").last
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert len(extract(images[0], pool=True)[0]) == 48
 
 
 def test_the_backbone_of_a_shared_network_is_its_one_encoder(tmp_path):

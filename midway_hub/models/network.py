@@ -149,35 +149,66 @@ class MidwayNetwork(MidwayPreTrainedModel):
         return dynamics.predict(self._tapped(source, "student"), self._latents_for(source, motion))
 
     def forward(self, pixel_values: Tensor) -> ClipOutput:
-        """Encode clips and infer the motion of consecutive frames; every frame is encoded once per network.
+        """Encode images, or encode clips and infer the motion of their consecutive frames.
+
+        Every frame is encoded once per network.
 
         Args:
-            pixel_values: (B, T, 3, H, W), normalised, T at least 2.
+            pixel_values: Images (B, 3, H, W) or clips (B, T, 3, H, W), T at least 2; normalised, H and W multiples of
+                the patch size.
 
         Returns:
-            Teacher features of all frames, (B, T, ...), and motion of consecutive pairs, (B, T-1, ...).
+            Teacher features of all frames, (B[,T], ...); of clips the motion of consecutive pairs too, (B, T-1, ...).
 
         Raises:
-            ValueError: Not a clip of at least two frames, or unfit frames.
+            ValueError: A clip of one frame, unfit frames, or clips for a checkpoint without dynamics.
         """
-        dynamics = self._require_dynamics()
-        clips = self._checked(pixel_values, "pixel_values", axes=(5,))
-        batch, frames = clips.shape[:2]
-        if frames < 2:
+        frames = self._checked(pixel_values, "pixel_values", axes=(4, 5))
+        if frames.ndim == 4:
+            last = self.config.depth - 1
+            (tokens,) = self.encoder("teacher").tokens(frames, (last,))
+            return self._output(tokens, frames)
+        return self._clip_output(frames)
+
+    def get_intermediate_layers(
+        self,
+        images: Tensor,
+        n: int | Sequence[int] = 1,
+        *,
+        reshape: bool = False,
+        return_class_token: bool = False,
+        norm: bool = True,
+    ) -> tuple[Tensor, ...] | tuple[tuple[Tensor, Tensor], ...]:
+        """Return patch features of encoder blocks with the call that DINOv2 and timm have; `encode` is ours.
+
+        Args:
+            images: (B, 3, H, W), normalised; H and W multiples of the patch size.
+            n: The last `n` blocks, or block indices; negatives count from the last.
+            reshape: As a grid (B, D, h, w) instead of tokens (B, N, D).
+            return_class_token: Pairs of patch features and CLS token (B, D).
+            norm: There for callers that pass it: features come through the final norm, as the dynamics read them.
+
+        Returns:
+            One entry per block, early to late for a number, in the order asked for a sequence.
+
+        Raises:
+            ValueError: Unfit images, blocks that do not exist, or `norm=False`.
+        """
+        if not norm:
             raise ValueError(
-                f"pixel_values holds clips of {frames} frame; motion needs at least 2. For images: encode()"
+                "norm=False is not to be had: features of all blocks come through the encoder's final norm"
             )
-        teacher = self._tapped(clips.flatten(0, 1), "teacher")
-        if self.config.target_network == "ema":
-            source = self._tapped(clips[:, :-1].flatten(0, 1), "student")
-        else:
-            source = {block: _drop_frame(tokens, batch, -1) for block, tokens in teacher.items()}
-        target = {block: _drop_frame(tokens, batch, 0) for block, tokens in teacher.items()}
-        motion = dynamics(source, target, self._grid(clips))
-        return ClipOutput(
-            features=self._features([teacher[self.config.depth - 1]], clips, "grid"),
-            motion=motion.map(lambda tensor: tensor.unflatten(0, (batch, frames - 1))),
-        )
+        depth = self.config.depth
+        if isinstance(n, int) and not 1 <= n <= depth:
+            raise ValueError(f"n must be between 1 and {depth}, the encoder's blocks, got {n}")
+        layers = range(depth - n, depth) if isinstance(n, int) else n
+        features = self.encode(self._checked(images, "images", axes=(4,)), layers=layers, output_format="tokens")
+        patches = [tokens[:, 1:] for tokens in features.layers]
+        if reshape:
+            patches = [tokens.transpose(1, 2).unflatten(2, features.grid) for tokens in patches]
+        if return_class_token:
+            return tuple((found, tokens[:, 0]) for found, tokens in zip(patches, features.layers, strict=True))
+        return tuple(patches)
 
     def flow(
         self,
@@ -286,6 +317,11 @@ class MidwayNetwork(MidwayPreTrainedModel):
         return tuple(found[level][:, 1:].transpose(1, 2).unflatten(2, self._grid(images)) for level in levels)
 
     @property
+    def num_features(self) -> int:
+        """Width D of the encoder's features, under the name that timm gives it."""
+        return self.config.embed_dim
+
+    @property
     def has_flow_head(self) -> bool:
         """Whether `flow` works on this checkpoint."""
         return hasattr(self, "flow_head")
@@ -362,6 +398,28 @@ class MidwayNetwork(MidwayPreTrainedModel):
             torch.is_grad_enabled() and not (network == "teacher" and self.config.target_network == "ema")
         ):
             return dict(zip(blocks, self.encoder(network).tokens(images, blocks), strict=True))
+
+    def _clip_output(self, clips: Tensor) -> ClipOutput:
+        dynamics = self._require_dynamics()
+        batch, frames = clips.shape[:2]
+        if frames < 2:
+            raise ValueError(
+                f"pixel_values holds clips of {frames} frame; motion needs at least 2. Images have shape (B, 3, H, W)"
+            )
+        teacher = self._tapped(clips.flatten(0, 1), "teacher")
+        if self.config.target_network == "ema":
+            source = self._tapped(clips[:, :-1].flatten(0, 1), "student")
+        else:
+            source = {block: _drop_frame(tokens, batch, -1) for block, tokens in teacher.items()}
+        target = {block: _drop_frame(tokens, batch, 0) for block, tokens in teacher.items()}
+        motion = dynamics(source, target, self._grid(clips))
+        motion = motion.map(lambda tensor: tensor.unflatten(0, (batch, frames - 1)))
+        return self._output(teacher[self.config.depth - 1], clips, motion)
+
+    def _output(self, tokens: Tensor, frames: Tensor, motion: Motion | None = None) -> ClipOutput:
+        last = self._features([tokens], frames, "tokens")
+        patches = last.last[..., 1:, :].transpose(-1, -2).unflatten(-1, last.grid)
+        return ClipOutput(last_hidden_state=last.last, pooler_output=last.cls, feature_map=patches, motion=motion)
 
     def _features(self, tokens: Sequence[Tensor], images: Tensor, output_format: OutputFormat) -> Features:
         grid, leading = self._grid(images), images.shape[:-3]
