@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from midway_hub import extraction
 
 OUT, ERR = Console(), Console(stderr=True)
+MOST = 100_000  # columns: wider than any table
 
 
 def command(
@@ -84,11 +87,42 @@ def print_json(value: Any) -> None:
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under a header."""
-    drawn = Table(*header, title=title, title_justify="left")
+    """Print rows under a header, no name and no number ever cut.
+
+    In a terminal, lines break between words; where the longest words do not fit, borders go, and then the rows come
+    one below the other. Files and pipes get every row on one line.
+    """
+    rows = list(rows)
+    options = OUT.options.update(max_width=MOST)
+    for look in ({}, {"box": box.SIMPLE, "padding": 0}):
+        drawn = _drawn(title, header, rows, **look)
+        width = drawn.__rich_measure__(OUT, options)
+        if not OUT.is_terminal:
+            Console(file=OUT.file, width=width.maximum).print(drawn)
+            return
+        if width.minimum <= OUT.width:
+            OUT.print(drawn)
+            return
+    _print_one_below_the_other(title, header, rows)
+
+
+def _drawn(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], **look: Any) -> Table:
+    drawn = Table(title=title, title_justify="left", **look)
+    for column, name in enumerate(header):
+        words = " ".join([name, *(row[column] for row in rows)]).split()
+        drawn.add_column(name, min_width=max(map(cell_len, words), default=1))
     for row in rows:
         drawn.add_row(*map(Text, row))
-    OUT.print(drawn)
+    return drawn
+
+
+def _print_one_below_the_other(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    OUT.print(Text(title, style="italic"), soft_wrap=True)
+    width = max(map(cell_len, header))
+    for row in rows:
+        OUT.print(Text(f"{header[0]:<{width}}    {row[0]}", style="bold"), soft_wrap=True)
+        for name, value in zip(header[1:], row[1:], strict=True):
+            say(f"  {name:<{width}}  {value}")
 
 
 def facts(values: Mapping[str, Any], *, title: str | None = None, as_json: bool = False) -> None:

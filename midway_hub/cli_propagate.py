@@ -10,6 +10,7 @@ import typer
 
 from midway_hub import _console as console
 from midway_hub._options import Device, Every, Json, Model, Offline, Reader, fetched, load_network
+from midway_hub.analysis.propagation_protocols import DEFAULT_PROTOCOL, FrameSize, adjusted, find_protocol
 from midway_hub.cli_dense import Dtype, Legend
 from midway_hub.registry import DEFAULT_MODEL
 
@@ -25,7 +26,7 @@ def propagate(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="An .mp4; or a folder, for overlay.mp4 and a label map per frame.")
     ],
-    protocol: Annotated[str, typer.Option(help="How objects are followed: dino or cropmae.")] = "dino",
+    protocol: Annotated[str, typer.Option(help="How objects are followed: dino or cropmae.")] = DEFAULT_PROTOCOL,
     features: Annotated[
         str, typer.Option(help="teacher, student, or backward (refined from the top down).")
     ] = "teacher",
@@ -55,7 +56,6 @@ def propagate(
     By default frames are seen as the protocol says: dino at a short side of 480 pixels, cropmae at 480×880.
     """
     from midway_hub.analysis.propagation_features import network_features
-    from midway_hub.analysis.propagation_protocols import FrameSize, adjusted, find_protocol
     from midway_hub.dense.label_files import LabelLook
     from midway_hub.dense.propagated_files import write_propagated
 

@@ -356,7 +356,8 @@ def model(net, monkeypatch):
 @pytest.mark.parametrize(("layout", "rules"), [("davis", ""), ("vip", "/vip"), ("jhmdb", "/jhmdb")])
 def test_the_command_measures_a_checkpoint_by_the_rules_of_the_data_set(model, layout, rules, request):
     root = request.getfixturevalue(layout)
-    code, out, err = command("--dataset", layout, "--root", root, "-m", model, *SMALL, "--json")
+    by = ("--protocol", "cropmae")
+    code, out, err = command("--dataset", layout, "--root", root, "-m", model, *SMALL, *by, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert found["propagation"]["name"] == f"cropmae{rules}, size=short:64"

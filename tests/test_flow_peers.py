@@ -1,6 +1,7 @@
 """Estimators of flow: the network, and the peers it is compared with."""
 
 import builtins
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from midway_hub.training.evaluation.flow.estimators import Resized, ZeroMotion, 
 from midway_hub.training.evaluation.flow.networks import FeatureMatching, NetworkFlow
 from midway_hub.training.evaluation.flow.peers import DIS, RAFT, build_peers
 from midway_hub.training.evaluation.weights import weights_digest
+from torchvision.models.optical_flow import Raft_Small_Weights
 
 from midway_hub import MidwayNetwork
 from midway_hub.models.network import MissingHeadError
@@ -244,7 +246,7 @@ def test_matching_is_smooth_between_the_centres_of_patches(tiny_net, frames):
 
 def test_peers_are_built_by_name_in_order(tiny_net):
     pytest.importorskip("cv2")
-    peers = build_peers(["matching", "zero", "raft_small", "dis"], network=tiny_net)
+    peers = build_peers(["matching", "zero", "raft_small=random", "dis"], network=tiny_net)
     assert [peer.name for peer in peers] == ["matching", "zero", "raft_small (random weights)", "dis"]
 
 
@@ -254,11 +256,24 @@ def test_peers_are_built_by_name_in_order(tiny_net):
         (["raft"], "there is no peer 'raft'; there are: zero, dis, raft_large, raft_small, matching"),
         (["matching"], "matching compares features of a network; give a model"),
         (["zero=file.pth"], "the peer zero takes no weights"),
+        (["raft_large"], r"raft_large needs weights, and there are none at .*raft_large_C_T_SKHT_V2-\w+\.pth: name a"),
+        (["zero", "raft_small"], "raft_small needs weights"),
     ],
 )
-def test_peers_that_cannot_be_built_say_why(names, message):
+def test_peers_that_cannot_be_built_say_why(names, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=message):
         build_peers(names)
+
+
+def test_raft_takes_the_weights_that_torchvision_has_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub/checkpoints" / Path(Raft_Small_Weights.DEFAULT.url).name
+    cached.parent.mkdir(parents=True)
+    torch.save(RAFT("small").network.state_dict(), cached)
+    (peer,) = build_peers(["raft_small"])
+    assert peer.name == "raft_small"
+    assert peer.settings["weights"] == cached.name
 
 
 def test_every_peer_stores_the_resolution_it_looks_at(tiny_net, flow_net):

@@ -11,6 +11,8 @@ from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 
 SizeRule = Literal["short", "long", "exact"]
 
+DEFAULT_PROTOCOL = "dino"
+
 
 @dataclass(frozen=True)
 class FrameSize:

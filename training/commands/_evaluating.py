@@ -9,7 +9,7 @@ import typer
 from midway_hub.training.commands._common import parsed_options
 
 from midway_hub import _console as console
-from midway_hub._options import dtype_of, size_of
+from midway_hub._options import load_network, size_of
 
 if TYPE_CHECKING:
     from midway_hub.training.data.flow.sample import FlowDataset
@@ -34,13 +34,10 @@ WorldSize = Annotated[
     str | None,
     typer.Option(help="HEIGHTxWIDTH of the worlds' frames; default: as their recipe says, 128x128 without one."),
 ]
-Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1, mps.")]
 
 
-def open_network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
-    from midway_hub import MidwayNetwork
-
-    return MidwayNetwork.from_pretrained(name, device=device, dtype=dtype_of(dtype))
+def open_network(name: str, *, device: str | None, dtype: str) -> MidwayNetwork:
+    return load_network(name, device=device, dtype=dtype, offline=False)
 
 
 def open_flow_data(

@@ -8,7 +8,6 @@ import typer
 from midway_hub.training.commands._common import Json, Options, command
 from midway_hub.training.commands._evaluating import (
     WORLDS_HELP,
-    Device,
     Limit,
     Out,
     Pictures,
@@ -22,7 +21,7 @@ from midway_hub.training.commands._evaluating import (
 )
 
 from midway_hub import _console as console
-from midway_hub._options import Dtype, Overlap, SlideText, TileText, size_of, slide_of, tile_of
+from midway_hub._options import Device, Dtype, Overlap, SlideText, TileText, size_of, slide_of, tile_of
 
 if TYPE_CHECKING:
     from midway_hub.training.evaluation.flow.estimators import Estimator
@@ -39,7 +38,10 @@ def flow(
         typer.Option("--model", "-m", help="Checkpoint with a flow head: name, repo, folder or file; any number."),
     ] = None,
     peers: Annotated[
-        str, typer.Option(help="zero, dis, raft_large, raft_small (=WEIGHTS for others than random), matching.")
+        str,
+        typer.Option(
+            help="zero, dis, matching, raft_large[=FILE], raft_small[=FILE] of weights (=random: time alone)."
+        ),
     ] = "zero",
     tile: TileText = "default",
     overlap: Overlap = None,
@@ -51,7 +53,7 @@ def flow(
     pictures: Pictures = 8,
     worlds: Worlds = 64,
     world_size: WorldSize = None,
-    device: Device = "cpu",
+    device: Device = None,
     dtype: Dtype = "float32",
     options: Options = None,
     as_json: Json = False,
@@ -94,7 +96,7 @@ def segmentation(
     pictures: Pictures = 8,
     worlds: Worlds = 64,
     world_size: WorldSize = None,
-    device: Device = "cpu",
+    device: Device = None,
     dtype: Dtype = "float32",
     options: Options = None,
     as_json: Json = False,
@@ -124,11 +126,13 @@ def segmentation(
 
 
 def _estimators(
-    models: list[str], peers: str, *, tile: str, overlap: float | None, device: str, dtype: str
+    models: list[str], peers: str, *, tile: str, overlap: float | None, device: str | None, dtype: str
 ) -> list[Estimator]:
     """Networks with a flow head in the order given, then the peers; `matching` uses the first network's encoder."""
     from midway_hub.training.evaluation.flow.networks import NetworkFlow
     from midway_hub.training.evaluation.flow.peers import build_peers
+
+    from midway_hub.extraction import choose_device
 
     wanted = [peer.strip() for peer in peers.split(",") if peer.strip()]
     networks = {name: open_network(name, device=device, dtype=dtype) for name in models}
@@ -138,4 +142,4 @@ def _estimators(
             ours.append(NetworkFlow(network, tile=tile_of(tile), overlap=overlap, name=name))
         else:
             console.warning(f"{name} has no flow head; its features serve the peer matching")
-    return [*ours, *build_peers(wanted, network=next(iter(networks.values()), None), device=device)]
+    return [*ours, *build_peers(wanted, network=next(iter(networks.values()), None), device=choose_device(device))]

@@ -8,7 +8,6 @@ import typer
 from midway_hub.training.commands._common import Json, Options, command
 from midway_hub.training.commands._evaluating import (
     WORLDS_HELP,
-    Device,
     Limit,
     Out,
     Pictures,
@@ -21,7 +20,7 @@ from midway_hub.training.commands._evaluating import (
 )
 
 from midway_hub import _console as console
-from midway_hub._options import Dtype
+from midway_hub._options import Device, Dtype
 
 if TYPE_CHECKING:
     from midway_hub.training.evaluation.dynamics.readings import Reader
@@ -50,7 +49,7 @@ def dynamics(
     pictures: Pictures = 8,
     worlds: Worlds = 64,
     world_size: WorldSize = None,
-    device: Device = "cpu",
+    device: Device = None,
     dtype: Dtype = "float32",
     options: Options = None,
     as_json: Json = False,
@@ -78,7 +77,7 @@ def dynamics(
     show(result, dynamics_tables(result), out=out, as_json=as_json)
 
 
-def _readers(models: list[str], gates: str, *, draws: int, device: str, dtype: str) -> list[Reader]:
+def _readers(models: list[str], gates: str, *, draws: int, device: str | None, dtype: str) -> list[Reader]:
     """Per network: its dynamics with and without gates, then its features; and last the world that stands still."""
     from midway_hub.training.evaluation.dynamics.readings import Matching, Perturbation, StandStill
 

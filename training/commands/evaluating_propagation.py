@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 from midway_hub.training.commands._common import Json, command, parsed_options
-from midway_hub.training.commands._evaluating import Device, Limit, Out, Pictures
+from midway_hub.training.commands._evaluating import Limit, Out, Pictures
 
 from midway_hub import _console as console
-from midway_hub._options import Dtype
+from midway_hub._options import Device, Dtype
+from midway_hub.analysis.propagation_protocols import DEFAULT_PROTOCOL, adjusted, find_protocol
 
 app = typer.Typer()
 
@@ -25,7 +26,7 @@ def propagation(
     ],
     protocol: Annotated[
         str, typer.Option(help="dino or cropmae, which has its own numbers per data set; dino_as_released.")
-    ] = "cropmae",
+    ] = DEFAULT_PROTOCOL,
     features: Annotated[
         str, typer.Option(help="Of our checkpoints: teacher, student, or backward (refined from the top down).")
     ] = "teacher",
@@ -35,7 +36,7 @@ def propagation(
     out: Out = None,
     limit: Limit = None,
     pictures: Pictures = 8,
-    device: Device = "cpu",
+    device: Device = None,
     dtype: Dtype = "float32",
     options: Annotated[
         list[str] | None,
@@ -58,13 +59,19 @@ def propagation(
     from midway_hub.training.evaluation.propagation.tables import propagation_table
     from midway_hub.training.evaluation.records import plain
 
-    from midway_hub.analysis.propagation_protocols import adjusted, find_protocol
+    from midway_hub.extraction import choose_device
 
     if dataset not in DATASETS:
         raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
     rules = adjusted(find_protocol(protocol, dataset=dataset), parsed_options(options))
     data = DATASETS[dataset](root)
-    encoder = load_encoder(model, features=features, layer=layer, device=device, dtype=dtype)  # type: ignore[arg-type]
+    encoder = load_encoder(
+        model,
+        features=features,
+        layer=layer,
+        device=choose_device(device),
+        dtype=dtype,  # type: ignore[arg-type]
+    )
     with console.step_bars(enabled=not as_json) as bars:
         result = evaluate_propagation(encoder, data, rules, out=out, limit=limit, pictures=pictures, progress=bars)
     if as_json:

@@ -23,6 +23,7 @@ RAFT_SIZES = ("large", "small")
 RAFT_LEAST_SIDE = 128  # below, its coarsest correlation map has no two rows
 RAFT_MULTIPLE = 8
 SEED = 0
+RANDOM = "random"
 
 
 class DIS:
@@ -143,25 +144,26 @@ def build_peers(
     """Make peers by name.
 
     Args:
-        names: `zero`, `dis`, `raft_large`, `raft_small`, `matching`; RAFT's weights as `raft_large=FILE`.
+        names: `zero`, `dis`, `matching`, `raft_large=FILE`, `raft_small=FILE`. RAFT without a file takes the weights
+            that torchvision has downloaded before; `raft_large=random` measures its time alone.
         network: Whose encoder `matching` uses.
         device: Where RAFT runs.
 
     Raises:
         ImportError: A peer's package is missing.
-        ValueError: An unknown name, or `matching` without a network.
+        ValueError: An unknown name, `matching` without a network, or RAFT without weights.
     """
 
-    def matching(_: Path | None) -> Estimator:
+    def matching(_: str) -> Estimator:
         if network is None:
             raise ValueError("the peer matching compares features of a network; give a model")
         return FeatureMatching(network)
 
-    known: dict[str, Callable[[Path | None], Estimator]] = {
+    known: dict[str, Callable[[str], Estimator]] = {
         "zero": lambda _: ZeroMotion(),
         "dis": lambda _: DIS(),
-        "raft_large": lambda weights: RAFT("large", weights=weights, device=device),
-        "raft_small": lambda weights: RAFT("small", weights=weights, device=device),
+        "raft_large": lambda weights: RAFT("large", weights=_raft_weights("large", weights), device=device),
+        "raft_small": lambda weights: RAFT("small", weights=_raft_weights("small", weights), device=device),
         "matching": matching,
     }
     peers = []
@@ -171,5 +173,21 @@ def build_peers(
             raise ValueError(f"there is no peer {name!r}; there are: {', '.join(known)}")
         if weights and not name.startswith("raft"):
             raise ValueError(f"the peer {name} takes no weights, got {entry!r}")
-        peers.append(known[name](Path(weights) if weights else None))
+        peers.append(known[name](weights))
     return peers
+
+
+def _raft_weights(size: str, text: str) -> Path | None:
+    """Return the file of RAFT's weights that is meant: the one named, or torchvision's where it is cached."""
+    from torchvision.models import optical_flow
+
+    if text:
+        return None if text == RANDOM else Path(text)
+    published = getattr(optical_flow, f"Raft_{size.capitalize()}_Weights").DEFAULT.url.rpartition("/")[2]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / published
+    if not cached.is_file():
+        raise ValueError(
+            f"the peer raft_{size} needs weights, and there are none at {cached}: name a file, raft_{size}=FILE, "
+            f"or put {published} there; raft_{size}={RANDOM} measures the time of an untrained one"
+        )
+    return cached
