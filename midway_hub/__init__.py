@@ -12,6 +12,7 @@ from midway_hub._version import __version__
 
 if TYPE_CHECKING:
     from midway_hub.config import MidwayConfig
+    from midway_hub.extraction import load_features
     from midway_hub.models.backbone import MidwayBackbone
     from midway_hub.models.network import MidwayNetwork
     from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
@@ -30,6 +31,7 @@ _HOME = {
     "Motion": "outputs",
     "SegmentationOutput": "outputs",
     "list_models": "registry",
+    "load_features": "extraction",
     "open_video": "video",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "SegmentationOutput",
     "__version__",
     "list_models",
+    "load_features",
     "open_video",
 ]
 

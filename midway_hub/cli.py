@@ -186,15 +186,23 @@ def features(
     format: Format = "safetensors",
     reader: Reader = "auto",
     overwrite: Overwrite = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Also gather all that OUT holds in one .csv or .npz, a row per frame: its CLS token."),
+    ] = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
     """Write the features of images and videos, one file each: OUT/clip.mp4.safetensors.
 
     Run it again after an interruption: finished files are skipped. Under torchrun the processes share the work.
+    `midway_hub.load_features(OUT)` reads them as one table.
     """
-    from midway_hub.extraction import extract_features
+    from midway_hub.extraction import extract_features, load_features
+    from midway_hub.extraction.table import table_path
 
+    if table is not None and table_path(table).resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"--table {table} lies in {out}, which is for the files of single sources; put it beside")
     net = load_network(model, dtype=dtype, device=device, offline=offline)
     with console.extraction_bars(enabled=not as_json) as progress:
         result = extract_features(
@@ -213,6 +221,8 @@ def features(
             overwrite=overwrite,
             progress=progress,
         )
+    if table is not None and os.environ.get("RANK", "0") == "0":
+        load_features(out).save(table)
     _report(result, out, "frames", as_json=as_json)
 
 

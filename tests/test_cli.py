@@ -151,3 +151,14 @@ def test_demo_prints_the_page(tmp_path):
     ran = cli("demo", "-o", tmp_path, "--frames", 2, "--json")
     assert ran.returncode == 0, ran.stderr
     assert Path(json.loads(ran.stdout)["open"]).is_file()
+
+
+def test_features_of_a_folder_become_one_table(picture, tmp_path):
+    ran = cli("features", picture, "-o", tmp_path / "out", "--table", tmp_path / "all.csv")
+    assert ran.returncode == 0, ran.stderr
+    header, row = (tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()
+    assert header.startswith("source,frame,seconds,feature_0")
+    assert row.startswith("picture.png,0,0.0,")
+    refused = cli("features", picture, "-o", tmp_path / "out", "--table", tmp_path / "out/all.npz")
+    assert refused.returncode == 1
+    assert "put it beside" in refused.stderr

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from midway_hub.extraction.results import Extraction, Failure, Progress, Written
     from midway_hub.extraction.sources import Source, Sources, find_motion_sources, find_sources
     from midway_hub.extraction.spool import StorageError, read_metadata
+    from midway_hub.extraction.table import FeatureTable, load_features
 
 _HOME = {
     "Extraction": "results",
     "Failure": "results",
+    "FeatureTable": "table",
     "OutputExistsError": "plan",
     "Progress": "results",
     "Source": "sources",
@@ -30,12 +32,14 @@ _HOME = {
     "extract_motion": "jobs",
     "find_motion_sources": "sources",
     "find_sources": "sources",
+    "load_features": "table",
     "read_metadata": "spool",
 }
 
 __all__ = [
     "Extraction",
     "Failure",
+    "FeatureTable",
     "OutputExistsError",
     "Progress",
     "Source",
@@ -47,6 +51,7 @@ __all__ = [
     "extract_motion",
     "find_motion_sources",
     "find_sources",
+    "load_features",
     "read_metadata",
 ]
 
