@@ -7,6 +7,7 @@ from midway_hub.training.commands import (
     data,
     datasets,
     evaluating,
+    evaluating_classification,
     evaluating_dynamics,
     evaluating_propagation,
     results,
@@ -23,6 +24,7 @@ for commands in (running, data, datasets, results):
     app.add_typer(commands.app)
 evaluating.app.add_typer(evaluating_dynamics.app)
 evaluating.app.add_typer(evaluating_propagation.app)
+evaluating.app.add_typer(evaluating_classification.app)
 app.add_typer(evaluating.app, name="evaluate", rich_help_panel="Results")
 
 if __name__ == "__main__":
