@@ -31,6 +31,11 @@ Size = Annotated[
     int | None, typer.Option(help="Resize frames so that their short side has this many pixels; default: as they are.")
 ]
 
+SEEN_AT = 224
+SeenAt = Annotated[
+    int, typer.Option(help="Short side in pixels that the network sees frames at, the time grows fast; 0: their own.")
+]
+
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
 TileText = Annotated[
     str,

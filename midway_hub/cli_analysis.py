@@ -9,6 +9,7 @@ import typer
 
 from midway_hub import _console as console
 from midway_hub._options import (
+    SEEN_AT,
     Device,
     Dtype,
     Every,
@@ -16,6 +17,7 @@ from midway_hub._options import (
     Model,
     Offline,
     Reader,
+    SeenAt,
     Size,
     fetched,
     load_network,
@@ -38,7 +40,7 @@ def perturb(
     draws: Annotated[int, typer.Option(help="Random directions per point.")] = 16,
     exact: Annotated[bool, typer.Option("--exact", help="The whole Jacobian, no random directions.")] = False,
     model: Model = DEFAULT_MODEL,
-    size: Size = None,
+    size: SeenAt = SEEN_AT,
     device: Device = None,
     reader: Reader = "auto",
     offline: Offline = False,
@@ -68,7 +70,7 @@ def perturb(
             level=asked,
             draws=draws,
             exact=exact,
-            size=size,
+            size=size or None,
             progress=bars,
         )
     if as_json:

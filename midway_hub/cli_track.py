@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from midway_hub import _console as console
-from midway_hub._options import Device, Dtype, Every, Json, Model, Offline, Reader, fetched, load_network
+from midway_hub._options import (
+    SEEN_AT,
+    Device,
+    Dtype,
+    Every,
+    Json,
+    Model,
+    Offline,
+    Reader,
+    SeenAt,
+    fetched,
+    load_network,
+)
 from midway_hub.registry import DEFAULT_MODEL
 
 
@@ -37,9 +49,7 @@ def track(
     trail: Annotated[int, typer.Option(help="Frames back that a point's way is drawn.")] = 24,
     model: Model = DEFAULT_MODEL,
     every: Every = 1,
-    size: Annotated[
-        int, typer.Option(help="Resize frames so that their short side has this many pixels; 0: as they are.")
-    ] = 224,
+    size: SeenAt = SEEN_AT,
     dtype: Dtype = "float32",
     device: Device = None,
     reader: Reader = "auto",
