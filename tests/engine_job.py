@@ -52,6 +52,7 @@ class Job:
     nan_steps: tuple[int, ...] = ()  # the input of process `nan_rank` is not finite then
     nan_rank: int = 0
     file_size_limit: int | None = None
+    alike: bool = False
 
     def config(self) -> dict[str, Any]:
         model = {"width": self.width, "dropout": self.dropout}
@@ -220,6 +221,7 @@ def run(job: Job, *, probes: Any = (), may_change: tuple[str, ...] = ()) -> tupl
         timeline=Timeline(steps=job.steps, steps_per_epoch=5, batch_size=PAIRS, visits_per_step=PAIRS),
         config=job.config(),
         seed=3,
+        alike=job.alike,
         probes=probes,
         may_change=may_change,
     )

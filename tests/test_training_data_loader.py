@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from midway_hub.training.compat import Compat
+from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.loader import PairBatches
 from midway_hub.training.data.quarantine import TooManyRejectedError
 from midway_hub.training.data.reading import ReadingProcessDiedError
 from midway_hub.training.data.settings import DataSettings
 from midway_hub.training.data.sources import build_source
+from midway_hub.training.data.synthetic import WorldSettings, WorldSource
 from midway_hub.training.data.views import ViewSettings
 from midway_hub.training.timeline import Timeline
 from pair_sources import (
@@ -155,6 +157,49 @@ def test_released_seeding_draws_the_same_views_on_every_process(same):
     )
     assert torch.equal(first[0][0]["dense"], second[0][0]["dense"]) is same
     assert not torch.equal(first[0][0]["dense"], first[1][0]["dense"])
+
+
+class MomentSource(MadeUpSource):
+    """Pairs of frames at moments that are drawn, as videos give them."""
+
+    def pairs(self, index, count, generator):
+        frames = np.zeros((24, 32, 3), np.uint8)
+        moments = generator.integers(0, 10**6, (count, 2)).tolist()
+        return [FramePair(frames, frames, self.name(index), tuple(moment), 0.5) for moment in moments]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_released_seeding_takes_the_same_moments_of_different_videos_on_every_process(same):
+    compat = Compat(same_seed_on_every_rank=same)
+    names, moments = [], []
+    for rank in (0, 1):
+        parts = finished(make_batches(MomentSource(), rank=rank, world_size=2, compat=compat), 0, 4)
+        pairs = [pair for _, pairs in parts for pair in pairs]
+        names.append([name for name, *_ in pairs])
+        moments.append([(first, second) for _, first, second, _ in pairs])
+    assert (moments[0] == moments[1]) is same
+    assert len(set(moments[0])) == len(moments[0])
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("augment", ["cpu", "device"])
+@pytest.mark.parametrize("same", [True, False])
+def test_released_seeding_draws_worlds_alike_but_for_their_item(augment, same):
+    drawn = []
+
+    class Recorded(WorldSource):
+        def seeds(self, index, count, generator):
+            drawn[-1].append(generator.bit_generator.state["state"]["key"].tolist())
+            return super().seeds(index, count, generator)
+
+    source = Recorded(WorldSettings(size=(32, 32), textures={"tiles": 2}), seed=0, length=50)
+    for rank in (0, 1):
+        drawn.append([])
+        batches = make_batches(
+            source, rank=rank, world_size=2, compat=Compat(same_seed_on_every_rank=same), data={"augment": augment}
+        )
+        list(batches.iterate(0, 2))
+    assert (drawn[0] == drawn[1]) is same
 
 
 def test_device_makes_the_views_that_the_cpu_makes():

@@ -58,15 +58,15 @@ def test_length_of_the_run_does_not_change_what_is_taken():
     assert make_sampler(steps=10).micro_batch(4) == make_sampler(steps=1000).micro_batch(4)
 
 
-def test_every_pair_has_a_number_of_its_own():
-    numbers = [visit.first_draw for step in range(3) for visit in visits_of_step(step, 2, 2)]
-    assert numbers == list(range(0, 3 * VISITS * PAIRS, PAIRS))
+def test_every_visit_is_drawn_by_a_number_of_its_own():
+    numbers = [visit.drawn_by for step in range(3) for visit in visits_of_step(step, 2, 2)]
+    assert numbers == list(range(3 * VISITS))
 
 
 def test_released_seeding_draws_alike_on_all_processes_and_differently_in_time():
     ranks = [
         [
-            visit.first_draw
+            visit.drawn_by
             for number in range(6)
             for visit in make_sampler(rank=rank, world_size=3, accumulate=2, same_draws_on_every_rank=True).micro_batch(
                 number

@@ -53,6 +53,16 @@ def test_four_accumulated_micro_batches_equal_the_big_batch(job):
     assert task.calls == ["schedule", "after_update"] * job.steps
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_processes_draw_alike_where_that_is_asked_for(job, alike):
+    """What dropout draws comes from torch's generator, whose state every process leaves in the checkpoint."""
+    two = replace(job, dropout=0.2, alike=alike)
+    assert Started(two, 2).wait() == [0, 0]
+    states = [safetensors.torch.load_file(two.last_checkpoint / f"rank_{rank}.safetensors") for rank in (0, 1)]
+    for name in ("random.torch", "random.numpy", "random.python"):
+        assert torch.equal(states[0][name], states[1][name]) is alike, name
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_equal_one(job, accumulate):
     run(job)

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from midway_hub.training.compat import Compat
+from midway_hub.training.config import load_config
 from midway_hub.training.ema import MovingAverage
 from midway_hub.training.methods import make_method
-from midway_hub.training.schedules import cosine, schedule_position, warmup_cosine
+from midway_hub.training.plan import make_plan
+from midway_hub.training.schedules import cosine, warmup_cosine
 from midway_hub.training.timeline import Timeline
 from torch import nn
 
@@ -60,19 +63,113 @@ def test_momentum_over_samples_hardly_leaves_its_start():
     assert method.values(1000)["weight_decay"] == pytest.approx(0.4)
 
 
-def test_schedules_follow_an_epoch_counter_that_jumps():
-    """The released recipe reads a schedule of epochs · steps-of-a-pass entries at epoch · steps-of-a-pass + step."""
-    timeline = Timeline(steps=60, steps_per_epoch=2, batch_size=10, visits_per_step=2, epoch_stride=5)
-    steps_of_a_pass, epochs = 10, 30
-    entries = epochs * steps_of_a_pass
-    for step in range(timeline.steps):
-        passed, within = divmod(step, steps_of_a_pass)
-        read_at = 5 * passed * steps_of_a_pass + within
-        assert schedule_position(step, timeline) / timeline.steps == pytest.approx(read_at / entries)
+# -- the released recipes, from tables as their loops read them -------------------------------------------------------
 
 
-def test_schedules_follow_the_step_where_the_epoch_counter_does_not_jump():
-    assert [schedule_position(step, Timeline(20, 3, 1, 1)) for step in range(20)] == list(range(20))
+def recipe(name, *, items, world_size, **settings):
+    """A recipe's configuration, plan, and method on a tiny network."""
+    config = load_config(name, ["data.path=x"])
+    plan = make_plan(config, items=items, world_size=world_size)
+    numbers = config.method.model_dump() | {"head": HEAD, **settings}
+    method = make_method(
+        config.method.name, numbers, {**TINY, **HEADS}, plan.timeline, config.compat, lr_batch_size=plan.lr_batch_size
+    )
+    return config, plan, method
+
+
+def released_tables(*, epochs, steps_of_a_pass, samples_of_a_pass, peak):
+    """Learning rate and weight decay by entry, an entry for every step of `epochs` passes; momentum for every sample.
+
+    Written from the description of the released recipe in float64, with nothing of the package.
+    """
+    entries, warmup = epochs * steps_of_a_pass, 10 * steps_of_a_pass
+    down = np.arange(entries - warmup) / (entries - warmup)
+    rate = np.concatenate([np.linspace(0, peak, warmup), 1e-6 + (peak - 1e-6) * (1 + np.cos(np.pi * down)) / 2])
+    decay = 0.4 + (0.04 - 0.4) * (1 + np.cos(np.pi * np.arange(entries) / entries)) / 2
+    samples = epochs * samples_of_a_pass
+    momentum = 1 + (0.996 - 1) * (1 + np.cos(np.pi * np.arange(entries) / samples)) / 2
+    return rate, decay, momentum
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "gpus", "repeats", "passes", "epochs", "pairs"),
+    [
+        ("paper/bdd_vits", 70_000, 2, 5, 60, 300, 200),
+        ("paper/dino_bdd_vits", 70_000, 2, 5, 60, 300, 200),
+        ("paper/bdd_vitb", 70_400, 8, 5, 60, 300, 800),
+        ("paper/wt_venice_vits", 80_000, 4, 1, 100, 100, 400),
+    ],
+)
+def test_every_step_of_a_released_recipe_reads_its_tables_where_its_loop_does(
+    name, items, gpus, repeats, passes, epochs, pairs
+):
+    _, plan, method = recipe(name, items=items, world_size=gpus)
+    steps_of_a_pass = items // (20 * gpus)
+    rate, decay, momentum = released_tables(
+        epochs=epochs, steps_of_a_pass=steps_of_a_pass, samples_of_a_pass=items, peak=5e-4 * pairs / 256
+    )
+    assert plan.timeline.steps == passes * steps_of_a_pass
+    step, found, wanted, counters = 0, [], [], []
+    for number in range(passes):
+        for index in range(steps_of_a_pass):
+            entry = number * steps_of_a_pass * repeats + index * repeats
+            wanted.append((rate[entry], decay[entry], momentum[entry]))
+            values = method.values(step)
+            found.append((values["learning_rate"], values["weight_decay"], values["momentum"]))
+            counters.append(plan.timeline.epoch(step) == number * repeats)
+            step += 1
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=0)
+    assert all(counters)
+    assert found[-1][2] < 0.9961
+
+
+@pytest.mark.parametrize(("step", "percent"), [(0, 0), (875, 25), (1749, 50), (1750, 50), (3499, 100), (3500, 100)])
+def test_the_rate_of_bdd100k_rises_evenly_over_its_two_passes_of_warm_up(step, percent):
+    _, plan, method = recipe("paper/bdd_vits", items=70_000, world_size=2)
+    assert plan.timeline.steps_per_epoch * plan.timeline.epoch_stride == 1750
+    share = method.values(step)["learning_rate"] / method.peak_learning_rate
+    assert 100 * share == pytest.approx(percent, abs=0.1)
+
+
+def test_the_epoch_counter_s_stride_leaves_schedules_as_they_are():
+    plain, strides = (midway(Timeline(600, 20, 10, 2, epoch_stride=stride), warmup_epochs=3) for stride in (1, 5))
+    for step in range(601):
+        assert plain.values(step) == strides.values(step)
+
+
+def last_layer_moves(method, step):
+    layer = method.network.student_head.last_layer
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    method.before_update(step)
+    return any(parameter.grad is not None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "gpus", "one_pass"),
+    [("paper/bdd_vits", 70_000, 2, 1750), ("paper/wt_venice_vits", 80_000, 4, 1000)],
+)
+def test_the_last_layer_is_frozen_until_the_epoch_counter_moves_first(name, items, gpus, one_pass):
+    _, _, method = recipe(name, items=items, world_size=gpus)
+    moves = [last_layer_moves(method, step) for step in (0, one_pass // 5, one_pass - 1, one_pass, 5 * one_pass)]
+    assert moves == [False, False, False, True, True]
+
+
+def test_a_warm_up_that_ends_at_the_peak_has_both_ends_in_it():
+    for warmup, stride in ((1, 1), (2, 1), (10, 1), (4, 5), (1, 5)):
+        method = midway(
+            Timeline(100, warmup, 256, 256, epoch_stride=stride),
+            compat=Compat(warmup_ends_at_peak=True),
+            warmup_epochs=1,
+        )
+        entries = np.linspace(0, 5e-4, warmup * stride)
+        assert [method.values(step)["learning_rate"] for step in range(warmup)] == pytest.approx(entries[::stride])
+        assert method.values(warmup)["learning_rate"] == 5e-4
+
+
+def test_a_warm_up_reaches_the_peak_a_step_later_where_no_oddity_is_wanted():
+    method = midway(Timeline(100, 10, 256, 256), warmup_epochs=1)
+    assert [method.values(step)["learning_rate"] / 5e-4 for step in (0, 5, 9, 10)] == pytest.approx([0, 0.5, 0.9, 1])
 
 
 def weight_decays(method, step):

@@ -20,14 +20,19 @@ class Compat(Settings):
     lr_counts_repeats: bool = False
     """The learning rate is scaled as if every visit gave five pairs, also where it gives one."""
 
+    warmup_ends_at_peak: bool = False
+    """The warm-up's table of W entries has both ends in it: its last entry is at the peak, one before the cosine starts
+    there, so that the rate rises by 1/(W - 1) of the peak at a time."""
+
     epochs_advance_by_repeats: bool = False
-    """The epoch counter moves by the number of pairs per visit in every pass over the files."""
+    """The epoch counter moves by the number of pairs per visit, once in every pass over the files. The frozen last
+    layer and the logged epoch follow it; schedules are linear in the step all the same."""
 
     clip_student_only: bool = False
     """Gradients of encoder and head are clipped, per tensor; those of the dynamics are not clipped."""
 
     same_seed_on_every_rank: bool = False
-    """Every process draws the same random numbers for its augmentation."""
+    """Every process draws the same random numbers: for the frames of its pairs, for their views, for drop path."""
 
     def switched_on(self) -> list[str]:
         """Return the names of the switches that are on."""

@@ -60,6 +60,7 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
         timeline=parts.plan.timeline,
         config=config.to_dict(),
         seed=config.seed,
+        alike=config.compat.same_seed_on_every_rank,
         probes=[Probing(config)] if config.probes.every_steps else [],
         may_change=MAY_CHANGE,
         on_open=lambda: leave_for_report(config, parts, run_dir),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from midway_hub.training.timeline import Timeline
-
 
 def cosine(step: float, *, start: float, end: float, steps: float) -> float:
     """Go from `start` at step 0 to `end` at `steps` along half a cosine, and stay there."""
@@ -13,19 +11,19 @@ def cosine(step: float, *, start: float, end: float, steps: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def warmup_cosine(step: float, *, peak: float, end: float, warmup: float, steps: float) -> float:
-    """Rise linearly from 0 to `peak` over `warmup` steps, then follow a cosine to `end` at `steps`."""
-    if step < warmup:
-        return peak * step / warmup
-    return cosine(step - warmup, start=peak, end=end, steps=steps - warmup)
+def warmup_cosine(
+    step: float, *, peak: float, end: float, warmup: float, steps: float, reached: float | None = None
+) -> float:
+    """Rise linearly from 0 to `peak` over `warmup` steps, then follow a cosine to `end` at `steps`.
 
-
-def schedule_position(step: int, timeline: Timeline) -> float:
-    """Return where schedules stand at an optimizer step, in steps: at `step`, but for the released recipe's counter.
-
-    Where the epoch counter jumps by `epoch_stride`, schedules crawl at 1/stride in between: the released recipe reads
-    them at (steps of a pass) · epoch + (step within the pass), which comes to `epoch_stride` times the run's steps.
+    Args:
+        step: Where the run is, from 0.
+        peak: Highest value.
+        end: Value at `steps`.
+        warmup: Steps that rise.
+        steps: Length of the run.
+        reached: Step of the straight line at which it is at `peak`; default: `warmup`, the first step of the cosine.
     """
-    stride = timeline.epoch_stride
-    passes, within = divmod(step, timeline.steps_per_epoch * stride)
-    return passes * timeline.steps_per_epoch * stride + within / stride
+    if step < warmup:
+        return peak * step / (warmup if reached is None else reached) if step else 0.0
+    return cosine(step - warmup, start=peak, end=end, steps=steps - warmup)

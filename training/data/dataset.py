@@ -68,21 +68,22 @@ class VisitDataset(Dataset[Visited]):
         rejections: dict[int, Rejection] = {}
         for attempt, item in enumerate(turns(visit.item, len(self._source), seed=self._seed, number=visit.number)):
             try:
-                pairs = self._take(item, visit.number, attempt)
+                pairs = self._take(item, visit.drawn_by, attempt)
             except SampleError as error:
                 rejections[item] = Rejection(item, error.file, error.reason)
                 if exceeds(len(rejections), len(self._source), self._max_rejected):
                     break
                 continue
-            samples = [self._sample(pair, visit.first_draw + place) for place, pair in enumerate(pairs)]
+            first = visit.drawn_by * self._count
+            samples = [self._sample(pair, first + place) for place, pair in enumerate(pairs)]
             return Visited(samples, [(pair.name, *pair.frames, pair.seconds) for pair in pairs], [*rejections.values()])
         return Visited(None, [], [*rejections.values()])
 
-    def _take(self, item: int, visit: int, attempt: int) -> list[FramePair]:
+    def _take(self, item: int, drawn_by: int, attempt: int) -> list[FramePair]:
         if item in self._unreadable:
             raise self._unreadable[item]
         try:
-            pairs = self._source.pairs(item, self._count, generator(self._seed, "frames", visit, attempt))
+            pairs = self._source.pairs(item, self._count, generator(self._seed, "frames", drawn_by, attempt))
             _check_sizes(pairs)
         except SampleError as error:
             if error.always:
@@ -114,8 +115,9 @@ class WorldDataset(Dataset[Visited]):
         self._seed, self._count = seed, pairs_per_visit
 
     def __getitem__(self, visit: Visit) -> Visited:
-        seeds = self._source.seeds(visit.item, self._count, generator(self._seed, "frames", visit.number, 0))
-        samples = [self._sample(seed, visit.first_draw + place) for place, seed in enumerate(seeds)]
+        seeds = self._source.seeds(visit.item, self._count, generator(self._seed, "frames", visit.drawn_by, 0))
+        first = visit.drawn_by * self._count
+        samples = [self._sample(seed, first + place) for place, seed in enumerate(seeds)]
         return Visited(samples, [(f"world {seed}", 0, 1, self._source.settings.seconds) for seed in seeds], [])
 
     def _sample(self, seed: int, number: int) -> WorldSeed:

@@ -15,14 +15,15 @@ class Visit(NamedTuple):
     """One opening of one item.
 
     Attributes:
-        number: Number of the visit since the start of the run, over all processes; what is drawn depends on it.
+        number: Number of the visit since the start of the run, over all processes.
         item: Number of the item in the source.
-        first_draw: Number of its first pair, which the pair's views are drawn by.
+        drawn_by: Number that the frames of its pairs and their views are drawn by: its own, unless processes draw
+            alike.
     """
 
     number: int
     item: int
-    first_draw: int
+    drawn_by: int
 
 
 class Sampler:
@@ -39,8 +40,8 @@ class Sampler:
         world_size: All processes.
         accumulate: Micro-batches of a step.
         repeats_order: `compat.sampler_repeats_order`: every pass takes the order of the first.
-        same_draws_on_every_rank: `compat.same_seed_on_every_rank`: pairs at the same place on different processes have
-            their views drawn alike.
+        same_draws_on_every_rank: `compat.same_seed_on_every_rank`: visits at the same place on different processes have
+            their frames and views drawn alike.
 
     Raises:
         ValueError: The visits of a step cannot be shared out, or its pairs not be shared among visits.
@@ -82,10 +83,7 @@ class Sampler:
         step, part = divmod(number, self._accumulate)
         first = step * self._visits + (part * self._world_size + self._rank) * self.share
         first_drawn_by = number * self.share if self._same_draws else first
-        return [
-            Visit(first + k, self.item(first + k), (first_drawn_by + k) * self.pairs_per_visit)
-            for k in range(self.share)
-        ]
+        return [Visit(first + k, self.item(first + k), first_drawn_by + k) for k in range(self.share)]
 
     def item(self, visit: int) -> int:
         """Return the item that a visit takes: every pass over the source is a permutation of it."""

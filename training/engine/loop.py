@@ -58,6 +58,7 @@ def train(
     timeline: Timeline,
     config: Mapping[str, Any],
     seed: int = 0,
+    alike: bool = False,
     probes: Sequence[Probe] = (),
     may_change: Iterable[str] = (),
     on_open: Callable[[], None] = lambda: None,
@@ -76,6 +77,7 @@ def train(
         timeline: How long the run is.
         config: The whole configuration as plain values; a run directory of another one is refused.
         seed: Of dropout and whatever else draws from the global generators; each process gets its own.
+        alike: Every process draws the same from them instead.
         probes: What is measured now and then.
         may_change: Dotted keys of `config`, besides the engine's own, that do not say what is learned.
         on_open: Called in the first process once the run directory is this run's own.
@@ -100,7 +102,7 @@ def train(
         cleanup.callback(directory.close)
         together.on_rank_zero(on_open, patient=True)
         interrupt = cleanup.enter_context(Interrupt())
-        run = _Run(trainable, batches, settings, directory, fabric, together, timeline, probes)
+        run = _Run(trainable, batches, settings, directory, fabric, together, timeline, probes, alike=alike)
         try:
             return run.go(done, seed, interrupt, cleanup)
         except BaseException as error:
@@ -121,9 +123,12 @@ class _Run:
         together: Together,
         timeline: Timeline,
         probes: Sequence[Probe],
+        *,
+        alike: bool,
     ) -> None:
         self.trainable, self.batches, self.settings, self.directory = trainable, batches, settings, directory
         self.fabric, self.together, self.timeline, self.probes = fabric, together, timeline, probes
+        self.alike = alike
         self.done = 0
 
     def go(self, done: int, seed: int, interrupt: Interrupt, cleanup: contextlib.ExitStack) -> Outcome:
@@ -131,7 +136,9 @@ class _Run:
         self.done = done
         self.stepper = OptimizerStep(self.trainable, self.batches, self.fabric, self.settings)
         self.guard = Guard(self.settings, scaled=self.stepper.scaler is not None)
-        self.snapshots = Snapshots(self.stepper, self.guard, self.directory, self.together, self.settings, done)
+        self.snapshots = Snapshots(
+            self.stepper, self.guard, self.directory, self.together, self.settings, done, alike=self.alike
+        )
         self.snapshots.load_weights()
         if done >= self.timeline.steps:
             return self._end("finished")

@@ -28,6 +28,7 @@ class Snapshots:
         together: Its processes.
         settings: When checkpoints are due.
         done: Optimizer steps that the last checkpoint has, 0 without one.
+        alike: Every process starts from the same random state.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class Snapshots:
         together: Together,
         settings: EngineSettings,
         done: int,
+        *,
+        alike: bool = False,
     ) -> None:
         self._stepper, self._guard, self._directory, self._together = stepper, guard, directory, together
         self._every_steps, self._every_minutes = settings.checkpoint_every_steps, settings.checkpoint_every_minutes
         self._saved_step, self._saved_time = done, time.monotonic()
         self._last = directory.checkpoints.load(done) if done else None
+        self._alike = alike
 
     def due_at(self, step: int) -> bool:
         """Return whether there is to be a checkpoint after `step` steps."""
@@ -84,14 +88,14 @@ class Snapshots:
     def load_random_state(self, seed: int) -> None:
         """Put generators and running means where they belong; right before the next step, since setting up may draw."""
         last, rank, size = self._last, self._together.rank, self._together.size
-        self._last = None
+        self._last, seeded_as = None, 0 if self._alike else rank
         if last is None:
-            seed_all(seed, rank)
+            seed_all(seed, seeded_as)
         elif len(last.ranks) == size:
             self._stepper.averages.load(_below("mean.", last.ranks[rank]))
             RandomState.from_tensors(_below("random.", last.ranks[rank])).restore(self._stepper.fabric.device)
         else:
-            seed_all(seed + last.step, rank)
+            seed_all(seed + last.step, seeded_as)
             _log.warning(
                 "%d processes go on from a checkpoint of %d: weights and samples are the same, dropout is drawn anew",
                 size,

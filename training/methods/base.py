@@ -12,7 +12,7 @@ from midway_hub.training.ema import MovingAverage
 from midway_hub.training.engine.protocol import Trainable
 from midway_hub.training.initial import InitialSettings
 from midway_hub.training.methods.optimisation import OWNERS, clip_per_tensor, owned_parameters, parameter_groups
-from midway_hub.training.schedules import cosine, schedule_position, warmup_cosine
+from midway_hub.training.schedules import cosine, warmup_cosine
 from midway_hub.training.settings import Settings
 from midway_hub.training.timeline import Timeline
 from pydantic import Field, model_validator
@@ -170,20 +170,25 @@ class Method(Trainable):
 
     def values(self, step: int) -> dict[str, float]:
         """Return `learning_rate`, `weight_decay` and the teacher's `momentum` at an optimizer step."""
-        numbers, timeline, steps = self.numbers, self.timeline, self.timeline.steps
-        position = schedule_position(step, timeline)
+        numbers, timeline, steps, compat = self.numbers, self.timeline, self.timeline.steps, self.compat
+        entry = 1 / timeline.epoch_stride  # the released schedules have `epoch_stride` entries for every step
         samples_per_step = timeline.batch_size / timeline.epoch_stride
-        momentum_steps = steps * (samples_per_step if self.compat.teacher_momentum_over_samples else 1)
         return {
             "learning_rate": warmup_cosine(
-                position,
+                step,
                 peak=self.peak_learning_rate,
                 end=numbers.min_lr,
                 warmup=self.warmup_steps,
                 steps=steps,
+                reached=self.warmup_steps - entry if compat.warmup_ends_at_peak else None,
             ),
-            "weight_decay": cosine(position, start=numbers.weight_decay, end=numbers.weight_decay_end, steps=steps),
-            "momentum": cosine(position, start=numbers.teacher_momentum, end=1.0, steps=momentum_steps),
+            "weight_decay": cosine(step, start=numbers.weight_decay, end=numbers.weight_decay_end, steps=steps),
+            "momentum": cosine(
+                step,
+                start=numbers.teacher_momentum,
+                end=1.0,
+                steps=steps * samples_per_step if compat.teacher_momentum_over_samples else steps,
+            ),
         }
 
     # -- helpers ---------------------------------------------------------------------------------------------------
