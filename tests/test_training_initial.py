@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import make_tiny_net
+from midway_hub.training.config import load_config
 from midway_hub.training.initial import (
     InitialSettings,
     compare_frames,
@@ -32,7 +33,7 @@ def comparing_net(matching_std=0.4):
              "num_motion_tokens": 2, "motion_dim": 64, "midway_depth": 2, "midway_heads": 2, "backward_heads": 4,
              "predictor_heads": 4, "initializer_range": 0.08}  # fmt: skip
     net = MidwayNetwork(MidwayConfig(**model)).eval()
-    initialise_encoder(net, InitialSettings(position_amplitude=0.5))
+    initialise_encoder(net, InitialSettings(position_amplitude=0.5, patch_embedding="normal"))
     initialise_dynamics(net, InitialSettings(matching_std=matching_std, position_amplitude=0.5))
     return net
 
@@ -118,6 +119,29 @@ def test_methods_start_as_the_paper_says_unless_told_otherwise():
     assert dynamics.position_embedding.any()
     assert torch.equal(dynamics.source_embed.weight, dynamics.target_embed.weight)
     assert dynamics.motion_tokens.abs().max().item() == pytest.approx(16, abs=0.2)
+
+
+@pytest.mark.parametrize(("patch", "channels"), [(16, 3), (8, 3), (4, 1)])
+def test_patches_start_to_be_embedded_as_by_torch_s_convolution(patch, channels):
+    model = {"image_size": 2 * patch, "patch_size": patch, "num_channels": channels, "embed_dim": 256, "depth": 1,
+             "num_heads": 2, "levels": [0], "motion_dim": 16, "midway_heads": 2, "backward_heads": 2,
+             "predictor_heads": 2}  # fmt: skip
+    torch.manual_seed(0)
+    released = Midway(None, model, LINE).network.model
+    bound = (channels * patch**2) ** -0.5
+    for values in (released.student.patch_embed.proj.weight, released.student.patch_embed.proj.bias):
+        assert 0.9 * bound < values.abs().max().item() <= bound
+        assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+    assert torch.equal(released.teacher.patch_embed.proj.bias, released.student.patch_embed.proj.bias)
+    told = Midway({"name": "midway", "initial": {"patch_embedding": "normal"}}, model, LINE).network.model
+    assert not told.student.patch_embed.proj.bias.any()
+    assert told.student.patch_embed.proj.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("recipe", ["synthetic_small", "synthetic_pico"])
+def test_recipes_behind_recorded_numbers_start_as_they_did(recipe):
+    assert load_config(recipe).method.initial.patch_embedding == "normal"
+    assert load_config("paper/bdd_vits", ["data.path=x"]).method.initial == InitialSettings()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from midway_hub.training.settings import Settings
@@ -31,6 +32,10 @@ class InitialSettings(Settings):
     and go on being learned; the dynamics', unless `matching_std` sets them. 0: as in the paper, small random numbers
     in the encoder and zeros in the dynamics."""
 
+    patch_embedding: Literal["convolution", "normal"] = "convolution"
+    """What embeds patches starts as torch starts a convolution, as in the released code: weights and biases uniform
+    within 1/√n, n the numbers of a patch. `normal`: like every other matrix, without biases."""
+
     gate: float = GatingUnit.OPEN
     """What gates of the forward predictor start from, before the sigmoid. The paper's 4 lets a patch's identity pass;
     at -4 next to nothing passes, and what is predicted for a place has to be carried there."""
@@ -38,12 +43,14 @@ class InitialSettings(Settings):
 
 @torch.no_grad()
 def initialise_encoder(network: MidwayNetwork, settings: InitialSettings) -> None:
-    """Set the encoder's first position embeddings, in both copies where there are two."""
+    """Set the encoder's first patch and position embeddings, in both copies where there are two."""
+    if settings.patch_embedding == "convolution":
+        network.student.patch_embed.proj.reset_parameters()
     if settings.position_amplitude:
         config = network.config
         positions = settings.position_amplitude * sinusoids(config.grid_size, config.embed_dim)
         network.student.pos_embed[0, -len(positions) :] = positions
-        network.copy_source_to_target()
+    network.copy_source_to_target()
 
 
 @torch.no_grad()
