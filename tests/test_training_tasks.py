@@ -1,6 +1,7 @@
 """Flow and segmentation as tasks: what is trained, at which rate, and what becomes of the rest."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from midway_hub.training.tasks.config import load_task_config
 from midway_hub.training.tasks.flow import FlowSettings, FlowTask
 from midway_hub.training.tasks.optimisation import OptimisationSettings, layer_of, parameter_groups
 from midway_hub.training.tasks.plan import make_task_plan
+from midway_hub.training.tasks.running import forecast
 from midway_hub.training.tasks.segmentation import SegmentationSettings, SegmentationTask, head_config
 from midway_hub.training.tasks.start import StartSettings, starting_network
 from midway_hub.training.timeline import Timeline
@@ -109,6 +111,105 @@ def test_a_head_of_the_same_configuration_goes_on(tmp_path):
     first.save_pretrained(tmp_path / "again")
     again = flow_network(tmp_path, net=str(tmp_path / "again"))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def head_tensors(network, which="flow_head"):
+    return {name: value for name, value in network.state_dict().items() if name.startswith(f"{which}.")}
+
+
+@pytest.mark.parametrize("changes", [{"tile": (48, 64)}, {"tiled": True}, {"scale_bounds": (0.5, 3.0)}])
+def test_a_flow_head_goes_on_whatever_its_crop_tiles_and_bounds(tmp_path, changes, caplog):
+    first = flow_network(tmp_path)
+    first.save_pretrained(tmp_path / "again")
+    caplog.set_level("INFO", logger="midway_hub")
+    start, wanted = StartSettings(weights=str(tmp_path / "again")), replace(FLOW_HEAD, **changes)
+    again = starting_network(start, wanted, which="flow_head", seed=1)
+    kept = head_tensors(again)
+    assert all(torch.equal(kept[name], value) for name, value in head_tensors(first).items())
+    assert again.config.flow_head == wanted.to_dict()
+    assert f"flow head: all {len(kept)} tensors are the checkpoint's" in caplog.text
+
+
+def test_of_a_flow_head_of_another_width_what_fits_goes_on_and_the_rest_is_named(tmp_path, caplog):
+    first = flow_network(tmp_path)
+    first.save_pretrained(tmp_path / "again")
+    caplog.set_level("INFO", logger="midway_hub")
+    start, wanted = StartSettings(weights=str(tmp_path / "again")), replace(FLOW_HEAD, last_dim=16)
+    again = head_tensors(starting_network(start, wanted, which="flow_head", seed=1))
+    before = head_tensors(first)
+    fits = {name for name, value in before.items() if value.shape == again[name].shape}
+    assert fits
+    assert fits != set(before)
+    assert all(torch.equal(again[name], before[name]) for name in fits)
+    (line,) = (message for message in caplog.messages if message.startswith("flow head"))
+    assert f"{len(fits)} tensors are the checkpoint's, {len(before) - len(fits)} start anew: " in line
+    assert "the checkpoint's is 8" in line
+
+
+def segmentation_start(weights, classes=CLASSES, *, freeze=True, dynamics="pretrained", **head):
+    start = StartSettings(weights=str(weights), freeze=freeze, dynamics=dynamics)
+    palette = tuple((n, n, n) for n in range(len(classes)))
+    return starting_network(
+        start, head_config(segmentation_settings(**head), classes, palette), which="segmentation_head", seed=1
+    )
+
+
+UPERNET = {"name": "upernet", "layers": (0, 1, 1, 2), "channels": 16, "pool_scales": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("classes", "head", "fresh"),
+    [
+        (CLASSES, {"slide": (32, 16), "dropout": 0.5}, ()),
+        (("sky", "road", "lorry"), {}, ("decoder.classifier.weight", "decoder.classifier.bias")),
+        (("sky", "road"), {}, ("decoder.classifier.weight", "decoder.classifier.bias")),
+        (CLASSES, {"neck": "none"}, ()),
+    ],
+)
+def test_a_segmentation_head_goes_on_but_for_a_classifier_of_other_classes(tmp_path, classes, head, fresh):
+    first = segmentation_start(saved(tmp_path), **UPERNET)
+    for value in head_tensors(first, "segmentation_head").values():
+        if value.is_floating_point():
+            torch.nn.init.normal_(value)
+    first.save_pretrained(tmp_path / "again")
+    again = segmentation_start(tmp_path / "again", classes, **(UPERNET | head))
+    before, after = (head_tensors(network, "segmentation_head") for network in (first, again))
+    anew = {f"segmentation_head.{name}" for name in fresh}
+    for name, value in after.items():
+        assert torch.equal(value, before[name]) is (name not in anew), name
+
+
+@pytest.mark.parametrize(("features", "layers"), [("encoder", (1,)), ("backward", (-1,))])
+def test_new_dynamics_take_a_head_along_that_reads_them_alone(tmp_path, features, layers):
+    first = segmentation_start(saved(tmp_path), features=features, layers=layers)
+    first.save_pretrained(tmp_path / "again")
+    again = segmentation_start(tmp_path / "again", dynamics="reinitialised", features=features, layers=layers)
+    name = "segmentation_head.decoder.classifier.weight"
+    assert torch.equal(first.state_dict()[name], again.state_dict()[name]) is (features == "encoder")
+
+
+def test_flow_of_an_encoder_alone_wants_new_dynamics(tmp_path):
+    make_tiny_net(dynamics=False).save_pretrained(tmp_path / "dino")
+    with pytest.raises(ValueError, match=r"an encoder alone, .*start\.dynamics=reinitialised makes new ones"):
+        flow_network(tmp_path, net=str(tmp_path / "dino"))
+    network = flow_network(tmp_path, net=str(tmp_path / "dino"), dynamics="reinitialised")
+    assert network.predict_flow(BATCH["source"], BATCH["target"]).shape == (2, 3, 32, 48)
+
+
+def test_a_dry_run_tells_what_is_kept_as_the_run_itself_does(tmp_path):
+    first = flow_network(tmp_path)
+    first.save_pretrained(tmp_path / "again")
+    head = "{layer_dims: [8, 8, 8, 8], feature_dim: 8, last_dim: 16}"
+    told = {}
+    for weights in (tmp_path / "again", "nobody/has_this"):
+        overrides = [f"start.weights={weights}", f"task.head={head}", "data.workers=0"]
+        config = load_task_config("flow", "flow_synthetic_small", overrides)
+        told[weights] = {derived.name: derived.value for derived in forecast(config).derived}
+    rows = told[tmp_path / "again"]
+    assert rows["encoder"].startswith("all ")
+    assert rows["dynamics"].startswith("all ")
+    assert " start anew: flow_head." in rows["flow head"]
+    assert told["nobody/has_this"]["kept of the checkpoint"] == "known once it is here"
 
 
 def test_a_frozen_readout_keeps_the_other_head(tmp_path):

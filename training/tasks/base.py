@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from midway_hub.training.engine.protocol import StepOutput, Trainable
+from midway_hub.training.tasks.inheritance import HeadName
 from midway_hub.training.tasks.optimisation import OptimisationSettings, parameter_groups
 from midway_hub.training.timeline import Timeline
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from midway_hub import MidwayNetwork
-
-HeadName = Literal["flow_head", "segmentation_head"]
 
 
 class TaskNetwork(nn.Module):

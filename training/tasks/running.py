@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -14,18 +14,20 @@ from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.engine.protocol import Trainable
 from midway_hub.training.evaluation.probes import HeadProbe, flow_probe, segmentation_probe
 from midway_hub.training.export import export_run
-from midway_hub.training.plan import Plan
+from midway_hub.training.plan import Derived, Plan
 from midway_hub.training.report import write_report
 from midway_hub.training.tasks.base import Task
 from midway_hub.training.tasks.config import FlowConfig, SegmentationConfig, parse_task_config
 from midway_hub.training.tasks.flow import FlowTask
+from midway_hub.training.tasks.inheritance import Architecture, HeadName, inherit
 from midway_hub.training.tasks.plan import make_task_plan
 from midway_hub.training.tasks.segmentation import SegmentationTask, head_config
-from midway_hub.training.tasks.start import starting_network
+from midway_hub.training.tasks.start import headed, starting_network
 from midway_hub.training.timeline import Timeline
 
-from midway_hub import MidwayNetwork
-from midway_hub.heads import FlowHeadConfig
+from midway_hub import MidwayConfig, MidwayNetwork, hub
+from midway_hub.heads import FlowHeadConfig, HeadConfig
+from midway_hub.hub.errors import WeightsNotFoundError
 
 MAY_CHANGE = (
     "recipe",
@@ -100,20 +102,39 @@ def build_task(config: AnyConfig, timeline: Timeline, *, model: MidwayNetwork | 
         timeline: Its length.
         model: The network, where it is there already; default: what `config.start` says.
     """
+    which, head = head_of(config)
+    made = model or starting_network(config.start, head, which=which, seed=config.seed)
     if isinstance(config, FlowConfig):
-        head = FlowHeadConfig.of({**config.task.head, "tile": config.data.example_size()})
-        made = model or starting_network(config.start, head, which="flow_head", seed=config.seed)
         return FlowTask(made, config.task, timeline, freeze=config.start.freeze)
-    classes, palette = config.data.classes()
-    segmentation = head_config(config.task, classes, palette)
-    made = model or starting_network(config.start, segmentation, which="segmentation_head", seed=config.seed)
     return SegmentationTask(made, config.task, timeline, freeze=config.start.freeze)
+
+
+def head_of(config: AnyConfig) -> tuple[HeadName, HeadConfig]:
+    """Return the head that a run trains: what a network calls it, and what it is made of."""
+    if isinstance(config, FlowConfig):
+        return "flow_head", FlowHeadConfig.of({**config.task.head, "tile": config.data.example_size()})
+    return "segmentation_head", head_config(config.task, *config.data.classes())
+
+
+def what_is_kept(config: AnyConfig) -> Iterator[Derived]:
+    """Tell what of the checkpoint a run goes on with, as far as that can be known without a download."""
+    start, (which, head) = config.start, head_of(config)
+    if start.weights is None:
+        return
+    try:
+        found = hub.resolve(start.weights, revision=start.revision, local_files_only=True)
+    except WeightsNotFoundError as error:
+        yield Derived("kept of the checkpoint", "known once it is here", str(error))
+        return
+    old = MidwayConfig.from_pretrained(found.directory)
+    old.target_network = "shared"
+    architectures = [Architecture.without_weights(it) for it in (old, headed(old, start, head, which))]
+    for part, text in inherit(*architectures, start, which).described().items():
+        yield Derived(part, text, "start.weights: what fits by name, shape and meaning")
 
 
 def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:
     """Make the network of a run for weights to be loaded into: reads neither its data nor what it started from."""
-    from midway_hub import MidwayConfig
-
     config = parse_task_config(values)
     model = MidwayNetwork(MidwayConfig.from_dict(json.loads((run_dir / ARCHITECTURE).read_text())))
     return build_task(config, make_task_plan(config, items=1, world_size=1).timeline, model=model)
@@ -122,12 +143,13 @@ def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:
 def forecast(config: AnyConfig) -> Plan:
     """Work out every derived number of a run on its data, without starting it."""
     items = len(config.data.examples())
-    return make_task_plan(config, items=items, world_size=processes_wanted(config.engine))
+    plan = make_task_plan(config, items=items, world_size=processes_wanted(config.engine))
+    return dataclasses.replace(plan, derived=(*plan.derived, *what_is_kept(config)))
 
 
 def leave_for_report(config: AnyConfig, plan: Plan, task: Task, examples: Examples, run_dir: Path) -> None:
     """Write what only a run's start knows: derived numbers, what the network is made of, pictures of a few examples."""
-    derived = [dataclasses.asdict(number) for number in plan.derived]
+    derived = [dataclasses.asdict(number) for number in (*plan.derived, *what_is_kept(config))]
     (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
     (run_dir / ARCHITECTURE).write_text(task.network.model.config.to_json_string(use_diff=False))
     if not (run_dir / "samples").exists():

@@ -9,6 +9,7 @@ import torch
 from midway_hub.training.config import check_architecture
 from midway_hub.training.initial import InitialSettings, initialise_dynamics, initialise_encoder
 from midway_hub.training.settings import Settings
+from midway_hub.training.tasks.inheritance import OTHER, Architecture, HeadName, inherit
 from pydantic import Field, field_validator
 
 from midway_hub import MidwayConfig, MidwayNetwork
@@ -51,13 +52,11 @@ class StartSettings(Settings):
         return value
 
 
-def starting_network(
-    start: StartSettings, head: HeadConfig, *, which: Literal["flow_head", "segmentation_head"], seed: int
-) -> MidwayNetwork:
+def starting_network(start: StartSettings, head: HeadConfig, *, which: HeadName, seed: int) -> MidwayNetwork:
     """Make the network that a task trains: one encoder for both frames, and a head.
 
-    A head of the same configuration that the checkpoint has goes on being trained. Where the whole network is trained,
-    a head for the other task would no longer fit its features, and is left out.
+    What the checkpoint's head has goes on being trained as far as it fits; see `inherit`. Where the whole network is
+    trained, a head for the other task would no longer fit its features, and is left out.
 
     Args:
         start: Where weights come from.
@@ -81,31 +80,42 @@ def starting_network(
     return with_head(pretrained, start, head, which)
 
 
-def with_head(
-    pretrained: MidwayNetwork,
-    start: StartSettings,
-    head: HeadConfig,
-    which: Literal["flow_head", "segmentation_head"],
-) -> MidwayNetwork:
-    """Return a network with the weights of `pretrained`, as far as they are wanted, and a head."""
-    values = pretrained.config.to_dict() | {which: head.to_dict(), "drop_path_rate": start.drop_path}
-    other = "segmentation_head" if which == "flow_head" else "flow_head"
-    if not start.freeze and values.get(other) is not None:
+def with_head(pretrained: MidwayNetwork, start: StartSettings, head: HeadConfig, which: HeadName) -> MidwayNetwork:
+    """Return a network with the weights of `pretrained`, as far as they are wanted and fit, and a head."""
+    config = headed(pretrained.config, start, head, which)
+    other = OTHER[which]
+    if getattr(pretrained.config, other) is not None and getattr(config, other) is None:
         _log.warning("the checkpoint's %s is left out: training the whole network changes the features it reads", other)
-        values[other] = None
-    network = MidwayNetwork(MidwayConfig.from_dict(values))
+    network = MidwayNetwork(config)
     if start.dynamics == "reinitialised":
         initialise_dynamics(network, start.initial)
-    kept = pretrained.state_dict()
-    if start.dynamics == "reinitialised":
-        kept = {name: value for name, value in kept.items() if not name.startswith(("dynamics.", f"{which}."))}
-    if getattr(pretrained.config, which) != values[which]:
-        kept = {name: value for name, value in kept.items() if not name.startswith(f"{which}.")}
-    kept = {name: value for name, value in kept.items() if name in network.state_dict()}
-    network.load_state_dict(kept, strict=False)
-    if start.freeze:
-        network.requires_grad_(False)
-        getattr(network, which).requires_grad_(True)
-    else:
-        network.requires_grad_(True)
+    found, weights = (
+        inherit(Architecture.of(pretrained), Architecture.of(network), start, which),
+        pretrained.state_dict(),
+    )
+    network.load_state_dict({name: weights[name] for name in found.kept}, strict=False)
+    if start.weights is not None:
+        for part, text in found.described().items():
+            _log.info("%s: %s", part, text)
+    network.requires_grad_(not start.freeze)
+    getattr(network, which).requires_grad_(True)
     return network
+
+
+def headed(config: MidwayConfig, start: StartSettings, head: HeadConfig, which: HeadName) -> MidwayConfig:
+    """Return the architecture that a task trains: that of a checkpoint with the wanted head.
+
+    Raises:
+        ValueError: The checkpoint has no dynamics to read flow off, and new ones are not asked for.
+    """
+    values = config.to_dict() | {which: head.to_dict(), "drop_path_rate": start.drop_path, "target_network": "shared"}
+    if not start.freeze:
+        values[OTHER[which]] = None
+    if which == "flow_head" and not config.dynamics:
+        if start.dynamics != "reinitialised":
+            raise ValueError(
+                f"{start.weights} is an encoder alone, and flow is read off dynamics: start.dynamics=reinitialised "
+                "makes new ones"
+            )
+        values["dynamics"] = True
+    return MidwayConfig.from_dict(values)
