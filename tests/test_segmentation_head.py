@@ -113,7 +113,7 @@ def test_every_batch_norm_of_upernet_can_be_synchronised():
 
 def test_training_upernet_on_a_single_frame_says_why_it_cannot():
     net = tiny_net_with(UPERNET).train()
-    with pytest.raises(ValueError, match="at least 2 frames per device, got 1"):
+    with pytest.raises(ValueError, match="at least 2 frames at a time, got 1"):
         net.predict_classes(frames(1, 3, 64, 64))
     net.segmentation_head.eval()
     assert net.predict_classes(frames(1, 3, 64, 64)).shape == (1, 3, 16, 16)

@@ -163,9 +163,9 @@ def check_pooled_batch(head: nn.Module, batch: int) -> None:
     alone = any(type(norm) is nn.BatchNorm2d and norm.training for block in pooled for norm in block.modules())
     if batch == 1 and alone:
         raise ValueError(
-            "UperNet trains on at least 2 frames per device, got 1: its pooling to one position leaves BatchNorm a "
-            "single value per channel. Take batches of 2 or more, convert to SyncBatchNorm on several devices, or "
-            "call eval() on the head"
+            "UperNet trains on at least 2 frames at a time, got 1: its pooling to one position leaves BatchNorm a "
+            "single value per channel. Take batches of 2 or more, or call eval() on the head; in a run raise "
+            "data.batch_size, lower engine.accumulate, or take several processes, whose BatchNorm is synchronised"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from midway_hub.training.configuration import ConfigError
 from midway_hub.training.plan import Derived, Plan
 from midway_hub.training.tasks.config import FlowConfig, SegmentationConfig
+from midway_hub.training.tasks.segmentation import head_config
 from midway_hub.training.timeline import Timeline
 
 
@@ -28,6 +29,12 @@ def make_task_plan(config: FlowConfig | SegmentationConfig, *, items: int, world
             f"data.batch_size {data.batch_size} cannot be shared by {world_size} processes x {accumulate} "
             f"micro-batches (engine.accumulate); make it a multiple of {world_size * accumulate}"
         )
+    if share == world_size == 1 and _pools_to_one_position(config):
+        raise ConfigError(
+            f"UperNet trains on at least 2 pictures at a time, and data.batch_size {data.batch_size} in {accumulate} "
+            "micro-batches (engine.accumulate) on one process makes it 1: raise the one, lower the other, or take "
+            "several processes, whose BatchNorm is synchronised"
+        )
     epoch = data.epoch_examples or items
     per_epoch = max(1, round(epoch / data.batch_size))
     steps = config.steps if config.steps is not None else (config.epochs or 1) * per_epoch
@@ -35,6 +42,14 @@ def make_task_plan(config: FlowConfig | SegmentationConfig, *, items: int, world
         steps=steps, steps_per_epoch=per_epoch, batch_size=data.batch_size, visits_per_step=data.batch_size
     )
     return Plan(timeline, data.batch_size, share, tuple(_reasons(config, timeline, items, world_size, share)))
+
+
+def _pools_to_one_position(config: FlowConfig | SegmentationConfig) -> bool:
+    """Whether a BatchNorm of the head sees one value per picture and channel."""
+    if isinstance(config, FlowConfig):
+        return False
+    head = head_config(config.task, *config.data.classes())
+    return head.name == "upernet" and 1 in head.pool_scales
 
 
 def _reasons(

@@ -17,6 +17,7 @@ from midway_hub.training.export import export_run
 from midway_hub.training.plan import Derived, Plan
 from midway_hub.training.report import write_report
 from midway_hub.training.tasks.base import Task
+from midway_hub.training.tasks.batch_norm import synchronise_batch_norm
 from midway_hub.training.tasks.config import FlowConfig, SegmentationConfig, parse_task_config
 from midway_hub.training.tasks.flow import FlowTask
 from midway_hub.training.tasks.inheritance import Architecture, HeadName, inherit
@@ -72,6 +73,8 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         pin_memory=fabric.device.type == "cuda",
     )
     task = build_task(config, plan.timeline)
+    if fabric.world_size > 1:
+        synchronise_batch_norm(task.network, fabric.device)
     outcome = train(
         task,
         batches,
