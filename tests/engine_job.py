@@ -200,7 +200,7 @@ class TinyBatches:
         return [{"file": f"bad_{self.rank}.mp4", "reason": "no frames"}]
 
 
-def run(job: Job, *, probes: Any = (), may_change: tuple[str, ...] = ()) -> tuple[Outcome, TinyTask]:
+def run(job: Job, *, probes: Any = (), keep: Any = None, may_change: tuple[str, ...] = ()) -> tuple[Outcome, TinyTask]:
     """Run a job in this process."""
     settings = EngineSettings(**{"accelerator": "cpu", "progress": False, **job.engine})
     fabric = make_fabric(settings)
@@ -223,6 +223,7 @@ def run(job: Job, *, probes: Any = (), may_change: tuple[str, ...] = ()) -> tupl
         seed=3,
         alike=job.alike,
         probes=probes,
+        keep=keep,
         may_change=may_change,
     )
     return outcome, task

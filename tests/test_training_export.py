@@ -80,6 +80,15 @@ def test_exported_weights_load_and_are_those_of_the_checkpoint(a_run, newest):
     assert MidwayImageProcessor.from_pretrained(newest).multiple == 16
 
 
+def test_a_run_that_kept_no_best_weights_says_how_to_keep_them(a_run, tmp_path):
+    run, _ = a_run
+    for folder in (run / "checkpoints").iterdir():
+        assert (folder / "engine.json").is_file()
+    with pytest.raises(ExportError, match=r"holds no best weights: .*evaluation\.keep_best=flow/epe"):
+        export_run(run, tmp_path / "out", build=build, best=True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_dino_exports_an_encoder_without_dynamics(tmp_path):
     run, trainable = checkpointed(tmp_path / "run", method="dino")

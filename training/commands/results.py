@@ -29,6 +29,7 @@ def export(
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     licence: Annotated[str | None, typer.Option(help="Licence of the weights for the card, e.g. cc-by-4.0.")] = None,
     name: Annotated[str | None, typer.Option(help="What the card calls the network.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best weights kept by evaluation.keep_best.")] = False,
 ) -> None:
     """Write a run's weights as a folder that MidwayNetwork.from_pretrained loads, with a card of measured facts."""
     from midway_hub.training.export import DTYPES, export_run
@@ -45,6 +46,7 @@ def export(
         dtype=dtype,  # type: ignore[arg-type]
         licence=licence,
         name=name,
+        best=best,
     )
     console.say(f"{written}: load it with MidwayNetwork.from_pretrained({str(written)!r})")
 

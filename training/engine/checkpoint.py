@@ -4,7 +4,8 @@
 
     network.safetensors    the state dict of the trainable's network
     optimizer.pt           the optimizer's state dict: tensors and plain values, read without running any pickle code
-    engine.json            loss scale, counts of rejected steps, seconds trained
+    engine.json            loss scale, counts of rejected steps, and of the best weights so far which they are
+    best.safetensors       the best weights so far, where the run keeps them
     rank_R.safetensors     random state and running means of process R
     manifest.json          step, configuration, size and sha256 of each of the above
 """
@@ -18,7 +19,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torch import Tensor
 _log = logging.getLogger("midway_hub")
 _NAME = re.compile(r"step_(\d+)")
 _MANIFEST = "manifest.json"
+BEST = "best.safetensors"
 
 
 class CheckpointError(RuntimeError):
@@ -47,6 +49,7 @@ class Checkpoint:
         optimizer: State dict of the optimizer.
         engine: Plain values of the loop.
         ranks: One dict of tensors per process.
+        best: State dict of the best weights so far; empty where none are kept.
     """
 
     step: int
@@ -54,6 +57,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     engine: dict[str, Any]
     ranks: list[dict[str, Tensor]]
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -149,6 +153,7 @@ class Checkpoints:
     def load(self, step: int) -> Checkpoint:
         """Return the checkpoint after `step` steps, which `find_last` has verified."""
         place = self.path(step)
+        best = place / BEST
         ranks = sorted(place.glob("rank_*.safetensors"), key=lambda path: int(path.stem.removeprefix("rank_")))
         return Checkpoint(
             step=step,
@@ -156,6 +161,7 @@ class Checkpoints:
             optimizer=torch.load(place / "optimizer.pt", map_location="cpu", weights_only=True),
             engine=json.loads((place / "engine.json").read_text()),
             ranks=[safetensors.torch.load_file(path) for path in ranks],
+            best=safetensors.torch.load_file(best) if best.exists() else {},
         )
 
     def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
@@ -221,6 +227,8 @@ def _serialised(checkpoint: Checkpoint) -> Any:
     torch.save(checkpoint.optimizer, buffer)
     yield "optimizer.pt", buffer.getbuffer()
     yield "engine.json", json.dumps(checkpoint.engine, indent=2).encode()
+    if checkpoint.best:
+        yield BEST, safetensors.torch.save(_apart(checkpoint.best))
     for rank, state in enumerate(checkpoint.ranks):
         yield f"rank_{rank}.safetensors", safetensors.torch.save(_apart(state))
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from midway_hub.training.engine.best import Best, Keep
 from midway_hub.training.engine.collapse import CollapseWatch
 from midway_hub.training.engine.feed import Feed
 from midway_hub.training.engine.guard import Guard
@@ -60,6 +61,7 @@ def train(
     seed: int = 0,
     alike: bool = False,
     probes: Sequence[Probe] = (),
+    keep: Keep | None = None,
     may_change: Iterable[str] = (),
     on_open: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -79,6 +81,7 @@ def train(
         seed: Of dropout and whatever else draws from the global generators; each process gets its own.
         alike: Every process draws the same from them instead.
         probes: What is measured now and then.
+        keep: Keep the best weights so far in every checkpoint, by a number of a probe; default: only the last ones.
         may_change: Dotted keys of `config`, besides the engine's own, that do not say what is learned.
         on_open: Called in the first process once the run directory is this run's own.
 
@@ -102,7 +105,7 @@ def train(
         cleanup.callback(directory.close)
         together.on_rank_zero(on_open, patient=True)
         interrupt = cleanup.enter_context(Interrupt())
-        run = _Run(trainable, batches, settings, directory, fabric, together, timeline, probes, alike=alike)
+        run = _Run(trainable, batches, settings, directory, fabric, together, timeline, probes, alike=alike, keep=keep)
         try:
             return run.go(done, seed, interrupt, cleanup)
         except BaseException as error:
@@ -125,10 +128,11 @@ class _Run:
         probes: Sequence[Probe],
         *,
         alike: bool,
+        keep: Keep | None,
     ) -> None:
         self.trainable, self.batches, self.settings, self.directory = trainable, batches, settings, directory
         self.fabric, self.together, self.timeline, self.probes = fabric, together, timeline, probes
-        self.alike = alike
+        self.alike, self.best = alike, Best(keep) if keep else None
         self.done = 0
 
     def go(self, done: int, seed: int, interrupt: Interrupt, cleanup: contextlib.ExitStack) -> Outcome:
@@ -137,7 +141,14 @@ class _Run:
         self.stepper = OptimizerStep(self.trainable, self.batches, self.fabric, self.settings)
         self.guard = Guard(self.settings, scaled=self.stepper.scaler is not None)
         self.snapshots = Snapshots(
-            self.stepper, self.guard, self.directory, self.together, self.settings, done, alike=self.alike
+            self.stepper,
+            self.guard,
+            self.directory,
+            self.together,
+            self.settings,
+            done,
+            alike=self.alike,
+            best=self.best,
         )
         self.snapshots.load_weights()
         if done >= self.timeline.steps:
@@ -188,6 +199,8 @@ class _Run:
         values, errors = run_probes(due, self.trainable, self.fabric.device)
         if values:
             self.log.values(self.done, values)
+        if self.best is not None:
+            self.best.observe(self.done, values, self.trainable.network)
         for error in errors:
             self.directory.record.incident("probe failed", self.done, {"reason": error})
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+from midway_hub.training.engine.best import Best
 from midway_hub.training.engine.checkpoint import Checkpoint
 from midway_hub.training.engine.guard import Guard
 from midway_hub.training.engine.processes import Together
@@ -29,6 +30,7 @@ class Snapshots:
         settings: When checkpoints are due.
         done: Optimizer steps that the last checkpoint has, 0 without one.
         alike: Every process starts from the same random state.
+        best: The best weights so far, where they are kept.
     """
 
     def __init__(
@@ -41,12 +43,13 @@ class Snapshots:
         done: int,
         *,
         alike: bool = False,
+        best: Best | None = None,
     ) -> None:
         self._stepper, self._guard, self._directory, self._together = stepper, guard, directory, together
         self._every_steps, self._every_minutes = settings.checkpoint_every_steps, settings.checkpoint_every_minutes
         self._saved_step, self._saved_time = done, time.monotonic()
         self._last = directory.checkpoints.load(done) if done else None
-        self._alike = alike
+        self._alike, self._best = alike, best
 
     def due_at(self, step: int) -> bool:
         """Return whether there is to be a checkpoint after `step` steps."""
@@ -73,7 +76,7 @@ class Snapshots:
         self._saved_step, self._saved_time = step, time.monotonic()
 
     def load_weights(self) -> None:
-        """Bring back network, optimizer, loss scale and counts, if there is a checkpoint.
+        """Bring back network, optimizer, loss scale, counts and best weights, if there is a checkpoint.
 
         Before the network is wrapped, so that every process starts from the same.
         """
@@ -82,6 +85,8 @@ class Snapshots:
         self._stepper.trainable.network.load_state_dict(self._last.network)
         self._stepper.optimizer.load_state_dict(self._last.optimizer)
         self._guard.load(self._last.engine["guard"])
+        if self._best is not None:
+            self._best.load(self._last.engine.get("best"), self._last.best)
         if self._stepper.scaler and self._last.engine["scaler"]:
             self._stepper.scaler.load_state_dict(self._last.engine["scaler"])
 
@@ -103,15 +108,20 @@ class Snapshots:
             )
 
     def _write(self, step: int, ranks: list[dict[str, Tensor]], rejected: list[dict[str, str]]) -> None:
-        scaler = self._stepper.scaler
+        scaler, best = self._stepper.scaler, self._best
         self._directory.write_rejected(rejected)
         self._directory.checkpoints.save(
             Checkpoint(
                 step=step,
                 network=self._stepper.trainable.network.state_dict(),
                 optimizer=self._stepper.optimizer.state_dict(),
-                engine={"guard": self._guard.state(), "scaler": scaler.state_dict() if scaler else None},
+                engine={
+                    "guard": self._guard.state(),
+                    "scaler": scaler.state_dict() if scaler else None,
+                    "best": best.facts() if best else None,
+                },
                 ranks=ranks,
+                best=best.network if best else {},
             )
         )
 

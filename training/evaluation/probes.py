@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from midway_hub import MidwayNetwork
 HeadProbe = Callable[[MidwayNetwork], dict[str, float]]
 
 
-def flow_probe(dataset: FlowDataset, limit: int | None = None) -> HeadProbe:
-    """Return a measurement of a network's whole-frame flow.
+def flow_probe(dataset: FlowDataset, limit: int | None = None, *, overlap: float | None = None) -> HeadProbe:
+    """Return a measurement of a network's flow.
 
     What it gives: `flow/epe` in pixels, `flow/bad_1` and `flow/fl_all` in percent, pooled over pixels, and
     `flow/epe_over_zero`, below 1 where the network beats the estimate that nothing moves.
@@ -27,10 +28,12 @@ def flow_probe(dataset: FlowDataset, limit: int | None = None) -> HeadProbe:
     Args:
         dataset: Held-out pairs.
         limit: How many of them, from the first; default: all.
+        overlap: Estimate in tiles of the training crop that overlap by this share; default: as the head says.
 
     Raises:
         ValueError: There is nothing to measure on.
     """
+    tiles: dict[str, Any] = {} if overlap is None else {"tile": "training", "overlap": overlap}
     pairs = _count(dataset, limit)
 
     @torch.no_grad()
@@ -39,7 +42,7 @@ def flow_probe(dataset: FlowDataset, limit: int | None = None) -> HeadProbe:
         for index in range(pairs):
             sample = dataset[index]
             source, target = (network_input(frame, network.device) for frame in (sample.first, sample.second))
-            flow = network.flow(source, target).flow[0].float().cpu().numpy()
+            flow = network.flow(source, target, **tiles).flow[0].float().cpu().numpy()
             found.update(flow, sample)
             still.update(np.zeros_like(flow), sample)
         scores, zero = found.result().pooled, still.result().pooled["epe"]

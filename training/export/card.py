@@ -27,7 +27,14 @@ _NOT_RESULTS = (
 
 
 def write_card(
-    folder: Path, record: RunRecord, *, step: int, licence: str | None, name: str, command: str | None = None
+    folder: Path,
+    record: RunRecord,
+    *,
+    step: int,
+    licence: str | None,
+    name: str,
+    command: str | None = None,
+    best: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the model card of a network that a run made.
 
@@ -38,6 +45,7 @@ def write_card(
         licence: SPDX name of the weights' licence, or None.
         name: Heading of the card.
         command: What the run was made with; by default put together from the configuration.
+        best: Where the weights are the best of the run: the `name` of the number and its `value`.
 
     Returns:
         The card.
@@ -47,7 +55,7 @@ def write_card(
     sections = [
         _header(licence),
         f"# {name}",
-        _summary(record, step),
+        _summary(record, step, best),
         '## Loading\n\n```python\nfrom midway_hub import MidwayNetwork\n\nnet = MidwayNetwork.from_pretrained("path/to/'
         'this/folder")\n```',
         "## Architecture\n\n" + _table(("what", "value"), ((k, config[k]) for k in _ARCHITECTURE if k in config)),
@@ -73,10 +81,16 @@ def _header(licence: str | None) -> str:
     return f"---\n{data.to_yaml()}\n---\n{MARKER}"
 
 
-def _summary(record: RunRecord, step: int) -> str:
+def _summary(record: RunRecord, step: int, best: Mapping[str, Any] | None) -> str:
     text = f"{_what_it_is(record)}, by the recipe `{_recipe(record)}`."
     steps = planned_steps(record)
-    if steps and step < steps:
+    if best is not None:
+        of = f" of {steps:,}" if steps else ""
+        text += (
+            f"\n\n> **The best of the run, not its last.** These are the weights after {step:,}{of} steps, chosen for "
+            f"their `{best['name']}` of {best['value']:.5g}: where that was measured they look better than they are."
+        )
+    elif steps and step < steps:
         text += f"\n\n> **Not the end of the run.** These are the weights after {step:,} of {steps:,} steps."
     return text
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from midway_hub.training.engine.checkpoint import CheckpointError, verify
+from midway_hub.training.engine.checkpoint import BEST, CheckpointError, verify
 from midway_hub.training.engine.protocol import Trainable
 from midway_hub.training.export.card import write_card
 from midway_hub.training.report.record import RunRecord, read_run
@@ -23,6 +25,13 @@ from midway_hub.verify import save_golden
 from midway_hub.verify import verify as verify_network
 
 _log = logging.getLogger("midway_hub")
+
+
+@dataclass(frozen=True)
+class _Best:
+    facts: dict[str, Any]
+    network: dict[str, Tensor]
+
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -42,6 +51,7 @@ def export_run(
     licence: str | None = None,
     name: str | None = None,
     command: str | None = None,
+    best: bool = False,
 ) -> Path:
     """Write a run's weights as a network of the hub, with processor, golden outputs and a card.
 
@@ -57,6 +67,7 @@ def export_run(
         licence: SPDX name of the weights' licence, such as `"cc-by-4.0"`, for the card; by default none is stated.
         name: What the card calls the network; by default the name of `out`.
         command: The command that the run was made with, for the card; by default put together from the configuration.
+        best: Take the best weights that the run has kept (`evaluation.keep_best`) instead of the last ones.
 
     Returns:
         `out`.
@@ -64,26 +75,39 @@ def export_run(
     Raises:
         FileExistsError: `out` holds files already.
         FileNotFoundError: `run_dir` is no run directory.
-        ExportError: There is no whole checkpoint, it does not fit the configuration, or the written network does not
-            do what the trained one does.
-        ValueError: There is no such dtype.
+        ExportError: There is no whole checkpoint, it does not fit the configuration or holds no best weights where
+            those are wanted, or the written network does not do what the trained one does.
+        ValueError: There is no such dtype, or both `step` and `best` are given.
     """
     out = Path(out)
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if best and step is not None:
+        raise ValueError(f"the best weights are of one step, and step {step} is wanted as well: leave out one of them")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty; choose another folder or remove it first")
     record = read_run(run_dir)
     if not record.config:
         raise ExportError(f"{record.directory} cannot be exported: {'; '.join(record.unreadable)}")
     step, state = _weights(record, step)
+    chosen = _best(record, step) if best else None
+    if chosen is not None:
+        step, state = chosen.facts["step"], chosen.network
     trained = _restored(build(record.config), state, record.directory)
     beside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         _write(trained.to(getattr(torch, dtype)), beside)
-        write_card(beside, record, step=step, licence=licence, name=name or out.name, command=command)
+        write_card(
+            beside,
+            record,
+            step=step,
+            licence=licence,
+            name=name or out.name,
+            command=command,
+            best=chosen and chosen.facts,
+        )
         _check(beside)
         _sync_all(beside)
         if out.exists():
@@ -116,6 +140,18 @@ def _weights(record: RunRecord, step: int | None) -> tuple[int, dict[str, Tensor
             wrong.append(str(error))
             _log.warning("%s", error)
     raise ExportError(f"{record.directory} has no whole checkpoint: {'; '.join(wrong) or 'there is none'}")
+
+
+def _best(record: RunRecord, step: int) -> _Best:
+    """The best weights that the whole checkpoint of a step holds."""
+    folder = record.directory / "checkpoints" / f"step_{step}"
+    facts = json.loads((folder / "engine.json").read_text(encoding="utf-8")).get("best")
+    if facts is None:
+        raise ExportError(
+            f"{folder} holds no best weights: the run kept none. Start it with evaluation.keep_best=flow/epe (or "
+            "another number that it measures) and evaluation.every_steps=N"
+        )
+    return _Best(facts, safetensors.torch.load_file(folder / BEST))
 
 
 def _restored(trainable: Trainable, state: dict[str, Tensor], run_dir: Path) -> MidwayNetwork:

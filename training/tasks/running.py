@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeAlias, cast
 
 from midway_hub.training.data.supervised import Examples
+from midway_hub.training.engine.best import Keep
+from midway_hub.training.engine.checkpoint import BEST
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.engine.protocol import Trainable
@@ -18,7 +22,7 @@ from midway_hub.training.plan import Derived, Plan
 from midway_hub.training.report import write_report
 from midway_hub.training.tasks.base import Task
 from midway_hub.training.tasks.batch_norm import synchronise_batch_norm
-from midway_hub.training.tasks.config import FlowConfig, SegmentationConfig, parse_task_config
+from midway_hub.training.tasks.config import EvaluationSettings, FlowConfig, SegmentationConfig, parse_task_config
 from midway_hub.training.tasks.flow import FlowTask
 from midway_hub.training.tasks.inheritance import Architecture, HeadName, inherit
 from midway_hub.training.tasks.plan import make_task_plan
@@ -29,6 +33,8 @@ from midway_hub.training.timeline import Timeline
 from midway_hub import MidwayConfig, MidwayNetwork, hub
 from midway_hub.heads import FlowHeadConfig, HeadConfig
 from midway_hub.hub.errors import WeightsNotFoundError
+
+_log = logging.getLogger("midway_hub")
 
 MAY_CHANGE = (
     "recipe",
@@ -85,6 +91,7 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         config=config.to_dict(),
         seed=config.seed,
         probes=[Evaluating(config)] if config.evaluation.every_steps else [],
+        keep=best_by(config.evaluation),
         may_change=MAY_CHANGE,
         on_open=lambda: leave_for_report(config, plan, task, examples, run_dir),
     )
@@ -93,7 +100,10 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
     if outcome.state == "finished":
         write_report(run_dir)
         if not (run_dir / "export").exists():
-            export_run(run_dir, run_dir / "export", build=lambda _: task, name=Path(config.recipe).stem)
+            best = (outcome.checkpoint / BEST).exists()
+            if config.evaluation.keep_best is not None and not best:
+                _log.warning("%s was never measured: the last weights are exported", config.evaluation.keep_best)
+            export_run(run_dir, run_dir / "export", build=lambda _: task, name=Path(config.recipe).stem, best=best)
     return outcome
 
 
@@ -171,13 +181,30 @@ class Evaluating:
     def __init__(self, config: AnyConfig) -> None:
         self.every = config.evaluation.every_steps
         self._config = config
-        self._probe: HeadProbe | None = None
+        self._probes: dict[str, HeadProbe] = {}
 
     def __call__(self, trainable: Trainable) -> Mapping[str, float]:
-        """Measure what is being trained."""
-        if self._probe is None:
-            evaluation = self._config.evaluation
-            held_out = self._config.data.held_out(evaluation.dataset, evaluation.root, evaluation.limit)
-            make: Any = flow_probe if isinstance(self._config, FlowConfig) else segmentation_probe
-            self._probe = cast(HeadProbe, make(held_out, evaluation.limit))
-        return self._probe(cast(Task, trainable).network.model)
+        """Measure what is being trained; of several data sets each by its name, and the mean as if of one."""
+        self._probes = self._probes or {name: self._open(name) for name in self._config.evaluation.names()}
+        model = cast(Task, trainable).network.model
+        found = {name: probe(model) for name, probe in self._probes.items()}
+        numbers = next(iter(found.values()))
+        means = {number: fmean(each[number] for each in found.values()) for number in numbers}
+        if len(found) == 1:
+            return means
+        return means | {f"{name}/{number}": value for name, each in found.items() for number, value in each.items()}
+
+    def _open(self, name: str) -> HeadProbe:
+        config, evaluation = self._config, self._config.evaluation
+        if isinstance(config, FlowConfig):
+            pairs = config.data.held_out(name, evaluation.root, evaluation.limit)
+            return flow_probe(pairs, evaluation.limit, overlap=config.evaluation.overlap)
+        return segmentation_probe(config.data.held_out(name, evaluation.root, evaluation.limit), evaluation.limit)
+
+
+def best_by(evaluation: EvaluationSettings) -> Keep | None:
+    """Return what the best weights are kept by, if they are."""
+    number = evaluation.keep_best
+    if number is None:
+        return None
+    return Keep(f"{Evaluating.name}/{number}", evaluation.lowest[number], evaluation.measured_on())
