@@ -181,8 +181,9 @@ _ALL = (
         torch_hub="midway_vitb",
         recipe=(
             "BDD100K: 70 000 dash-cam videos, 720p. 300 epochs at 224×224 on frame pairs 0.5 to 1 s apart, AdamW, "
-            "8×RTX A6000 for 27 h. The motion width is read from the weights: the recipe meant 384, its published "
-            "configuration yields 192."
+            "8×RTX A6000 for 27 h. Pairs per step: 800 by the released recipe (100 on each GPU), 200 by the paper's "
+            "Table 8; which of them ran is not known. The motion width is read from the weights: the recipe meant 384, "
+            "its published configuration yields 192."
         ),
         reported=(
             Reported("BDD100K segmentation, frozen, linear: mIoU / accuracy (%)", "48.2 / 91.6", "Table 1"),
@@ -207,7 +208,10 @@ _ALL = (
         torch_hub="midway_vits_wt",
         recipe=(
             "The Venice video of Walking Tours: one long walk, 720p. 100 epochs at 224×224 on frame pairs, AdamW, "
-            "4×RTX A6000 for 29 h."
+            "4×RTX A6000 for 29 h. Pairs per step: 80 by the released recipe (20 on each GPU), 200 by the paper's "
+            "Table 8; which of them ran is not known. Neither is how long segmentation was finetuned for the numbers "
+            "below: 160 000 steps of 16 crops (WT-Sem: 4) by the papers that the paper follows, 60 000 of 4 by the "
+            "evaluation that the released recipe names."
         ),
         reported=(
             Reported("Walking Tours segmentation, finetuned, UperNet: mIoU / accuracy (%)", "13.1 / 85.4", "Table 2"),

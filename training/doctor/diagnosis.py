@@ -86,7 +86,7 @@ def _problems(measured: Measured, plan: RunPlan, now: Forecast) -> Iterator[str]
             accumulate = -(-plan.pairs // (plan.processes * fits))
             yield (
                 f"memory: {plan.micro_batch} pairs at a time need {want}, there are {have}; {fits} pairs fit: set "
-                f"engine.accumulate={accumulate}, which changes nothing else"
+                f"engine.accumulate={accumulate}, which changes nothing but what drop path draws"
             )
     if measured.free_disk is not None and now.disk > SAFE_SHARE * measured.free_disk:
         yield (

@@ -27,7 +27,9 @@ class EngineSettings(Settings):
     """Arithmetic of the forward pass (autocast); weights stay fp32, and fp16 scales its loss."""
 
     accumulate: PositiveInt = 1
-    """Micro-batches per optimizer step and process."""
+    """Micro-batches per optimizer step and process. Their gradients' mean is that of the whole batch where nothing is
+    drawn or measured per micro-batch: drop path and dropout are drawn anew for each, and BatchNorm (in UperNet) takes
+    each one's own mean and variance."""
 
     compile: bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = False
     """Compile the network's forward pass with torch.compile, in its default or in the named mode."""
