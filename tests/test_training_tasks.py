@@ -206,9 +206,9 @@ def test_a_dry_run_tells_what_is_kept_as_the_run_itself_does(tmp_path):
         config = load_task_config("flow", "flow_synthetic_small", overrides)
         told[weights] = {derived.name: derived.value for derived in forecast(config).derived}
     rows = told[tmp_path / "again"]
-    assert rows["encoder"].startswith("all ")
-    assert rows["dynamics"].startswith("all ")
-    assert " start anew: flow_head." in rows["flow head"]
+    assert rows["weights of the encoder"].startswith("all ")
+    assert rows["weights of the dynamics"].startswith("all ")
+    assert " start anew: flow_head." in rows["weights of the flow head"]
     assert told["nobody/has_this"]["kept of the checkpoint"] == "known once it is here"
 
 

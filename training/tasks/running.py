@@ -143,7 +143,7 @@ def what_is_kept(config: AnyConfig) -> Iterator[Derived]:
     old.target_network = "shared"
     architectures = [Architecture.without_weights(it) for it in (old, headed(old, start, head, which))]
     for part, text in inherit(*architectures, start, which).described().items():
-        yield Derived(part, text, "start.weights: what fits by name, shape and meaning")
+        yield Derived(f"weights of the {part}", text, "start.weights: what fits by name, shape and meaning")
 
 
 def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:
