@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import make_tiny_net
@@ -275,3 +277,58 @@ def test_large_frames_are_pushed_through_a_few_directions_at_a_time():
     )
     assert small == 8
     assert large == 2
+
+
+# -- progress, interruption, threads -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heatmaps", [perturbation_heatmaps, jacobian_heatmaps])
+@pytest.mark.parametrize("tokens", [[5], [0, 3, 11], None])
+def test_progress_counts_every_direction_chunk_by_chunk_and_changes_nothing(heatmaps, tokens):
+    net = make_net()
+    motion = net.infer_motion(frames(1), frames(2))
+    told = []
+    found = heatmaps(net, motion, tokens, chunk=4, progress=lambda done, total: told.append((done, total)))
+    each = 16  # draws by default, and the width
+    total = len(tokens or range(PATCHES)) * each
+    assert told == [(done, total) for done in range(0, total + 1, 4)]
+    torch.testing.assert_close(found, heatmaps(net, motion, tokens, chunk=4), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("heatmaps", [perturbation_heatmaps, jacobian_heatmaps])
+@pytest.mark.parametrize("after", [0, 4, 12])
+@pytest.mark.parametrize("tokens", [[5], None])
+def test_what_progress_raises_ends_the_work_and_the_next_one_is_as_ever(heatmaps, after, tokens):
+    net = make_net()
+    motion = net.infer_motion(frames(1), frames(2))
+    expected = heatmaps(net, motion, tokens, chunk=4)
+    told = []
+
+    def stop(done, total):
+        told.append(done)
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        heatmaps(net, motion, tokens, chunk=4, progress=stop)
+    assert told[-1] == after
+    torch.testing.assert_close(heatmaps(net, motion, tokens, chunk=4), expected, rtol=0, atol=0)
+
+
+def test_threads_that_ask_at_once_get_what_each_would_get_alone():
+    net = make_net()
+    motion = net.infer_motion(frames(1), frames(2))
+    level = net.dynamics.levels["2"]
+    push = JvpPush(level, net.dynamics.motion_proj(motion.latents[-1]), motion.source[-1])
+    alone = [push(torch.tensor([token]), torch.ones(2, WIDTH)).detach() for token in range(4)]
+    kernels = torch.backends.cuda.flash_sdp_enabled()
+
+    def ask(token):
+        return [push(torch.tensor([token]), torch.ones(2, WIDTH)).detach() for _ in range(12)]
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(ask, range(4)))
+    for one, many in zip(alone, together, strict=True):
+        for moved in many:
+            torch.testing.assert_close(moved, one, rtol=0, atol=1e-6)
+    assert torch.backends.cuda.flash_sdp_enabled() == kernels

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -96,7 +99,9 @@ def error_of(*arguments):
 
 def test_the_peak_of_a_known_permutation_is_told_in_pixels_at_every_level(tmp_path, model, images):
     model(net_of(Permuting))
-    facts = facts_of("perturb", *images, "--at", "3,20", "--at", "50,44", "--draws", 2, "-o", tmp_path / "out.png")
+    facts = facts_of(
+        "perturb", *images, "--size", 0, "--at", "3,20", "--at", "50,44", "--draws", 2, "-o", tmp_path / "out.png"
+    )
     assert (facts["width"], facts["height"], facts["measured_by"]) == (61, 45, "2 random directions")
     first, second = facts["points"]
     assert (first["at"], second["at"]) == ([3, 20], [50, 44])
@@ -141,15 +146,66 @@ def test_heatmaps_are_those_of_the_analysis(images):
 
 def test_the_exact_way_needs_no_draws(tmp_path, model, images):
     model(net_of(Permuting))
-    facts = facts_of("perturb", *images, "--at", "3,20", "--exact", "--level", 2, "-o", tmp_path / "out.png")
+    facts = facts_of(
+        "perturb", *images, "--size", 0, "--at", "3,20", "--exact", "--level", 2, "-o", tmp_path / "out.png"
+    )
     assert facts["measured_by"] == "whole Jacobian"
     (found,) = facts["points"][0]["levels"]
     assert (found["level"], found["peak"]) == (2, [39.5, 23.5])
 
 
+@pytest.mark.parametrize(
+    ("options", "total"), [(["--draws", "5"], 30), (["--draws", "5", "--level", "2"], 10), (["--exact"], 96)]
+)
+def test_progress_goes_through_the_directions_of_every_level_there_and_back(
+    tmp_path, model, images, monkeypatch, options, total
+):
+    told = told_of(monkeypatch)
+    model(net_of(Permuting))
+    facts_of("perturb", *images, "--size", 0, "--at", "5,5", "-o", tmp_path / "felt.png", *options)
+    assert told[0] == ("directions", 0, total)
+    assert told[-1] == ("directions", total, total)
+    done = [step[1] for step in told]
+    assert done == sorted(done)
+    assert len(set(done)) > total / 20
+
+
+@pytest.mark.parametrize("options", [["--draws", "40"], ["--exact"], ["--level", "2"]])
+def test_an_interruption_within_a_level_ends_the_command_and_leaves_nothing(
+    tmp_path, model, images, monkeypatch, options
+):
+    told = told_of(monkeypatch, interrupt_at=2)
+    model(net_of(Permuting))
+    result = run("perturb", *images, "--size", 0, "--at", "5,5", "-o", tmp_path / "felt.png", *options)
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert "Traceback" not in result.output
+    assert len(told) == 2
+    assert list(tmp_path.iterdir()) == []
+    told_of(monkeypatch)
+    assert run("perturb", *images, "--size", 0, "--at", "5,5", "-o", tmp_path / "felt.png", *options).exit_code == 0
+
+
+def told_of(monkeypatch, interrupt_at=0):
+    """Record what progress is told, and at one of its calls press Ctrl+C."""
+    told = []
+
+    def update(*step):
+        told.append(step)
+        if len(told) == interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @contextmanager
+    def bars(**_):
+        yield update
+
+    monkeypatch.setattr("midway_hub.cli_analysis.console.step_bars", bars)
+    return told
+
+
 def test_the_picture_has_a_row_per_point_and_a_panel_per_level(tmp_path, model, images):
     model(net_of(Permuting))
-    facts_of("perturb", *images, "--at", "3,20", "--at", "50,44", "-o", tmp_path / "out.png")
+    facts_of("perturb", *images, "--size", 0, "--at", "3,20", "--at", "50,44", "-o", tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width == 4 * 360 + 3 * 8 + 2 * 8
         assert picture.height > 2 * (26 + 360 * 45 // 61)
@@ -179,7 +235,7 @@ def test_frames_of_a_video_are_picked_by_number(tmp_path, model, clip):
 
 def test_without_json_a_table_says_where_every_level_felt_it(tmp_path, model, images):
     model(net_of(Permuting))
-    ran = run("perturb", *images, "--at", "3,20", "-o", tmp_path / "out.png")
+    ran = run("perturb", *images, "--size", 0, "--at", "3,20", "-o", tmp_path / "out.png")
     assert ran.exit_code == 0, ran.stderr
     assert "+32, +0" in ran.stdout
 
@@ -218,13 +274,15 @@ def test_frames_that_a_video_does_not_have_are_refused(tmp_path, model, clip):
 
 def test_a_picture_is_no_place_for_a_video(tmp_path, model, images):
     model(make_tiny_net(**NARROW))
-    assert "pictures are written as .png" in error_of("perturb", *images, "--at", "1,1", "-o", tmp_path / "out.mp4")
+    assert "pictures are written as .png" in error_of(
+        "perturb", *images, "--size", 0, "--at", "1,1", "-o", tmp_path / "out.mp4"
+    )
 
 
 def test_results_do_not_replace_what_is_read(model, images):
     model(make_tiny_net(**NARROW))
     before = images[0].read_bytes()
-    assert "it is what is read" in error_of("perturb", *images, "--at", "1,1", "-o", images[0])
+    assert "it is what is read" in error_of("perturb", *images, "--size", 0, "--at", "1,1", "-o", images[0])
     assert "it is what is read" in error_of("pca", *images, "-o", images[0])
     assert images[0].read_bytes() == before
 

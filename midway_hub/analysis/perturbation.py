@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from midway_hub.analysis.tangents import Push, make_push
+from midway_hub.analysis.tangents import CountedPush, Push, make_push
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.outputs import Motion
 
 Measure = Literal["alignment", "gain"]
+Progress = Callable[[int, int], None]
 TINY = 1e-30
 
 
@@ -27,6 +28,7 @@ def perturbation_heatmaps(
     draws: int = 16,
     seed: int = 0,
     chunk: int | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Heatmaps of where source patches go: the forward predictor's response to a perturbed patch.
 
@@ -42,6 +44,8 @@ def perturbation_heatmaps(
         draws: Random directions per patch.
         seed: Seed of the directions.
         chunk: Directions pushed through at once; bounds memory. Default: what is fast.
+        progress: Called after every chunk, and before the first, with how many directions are through, of how many.
+            What it raises ends the work.
 
     Returns:
         (len(tokens), h, w), between -1 and 1.
@@ -53,7 +57,7 @@ def perturbation_heatmaps(
     generator = torch.Generator().manual_seed(seed)
     refined = motion.source[index]
     directions = torch.randn(draws, refined.shape[-1], generator=generator).to(refined)
-    push = _push(net, motion, index, directions=len(tokens) * draws)
+    push = _push(net, motion, index, directions=len(tokens) * draws, progress=progress)
     maps = []
     for some in _grouped(tokens, refined.device, draws, chunk or push.chunk):
         sums = torch.zeros(len(some), refined.shape[1] - 1, device=refined.device, dtype=refined.dtype)
@@ -75,6 +79,7 @@ def jacobian_heatmaps(
     level: int | None = None,
     measure: Measure = "alignment",
     chunk: int | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Heatmaps of where source patches go, without random draws: from the predictor's whole Jacobian.
 
@@ -90,6 +95,8 @@ def jacobian_heatmaps(
         level: Encoder block whose prediction is asked; default: the finest.
         measure: What is told of each Jacobian.
         chunk: Directions pushed through at once; bounds memory. Default: what is fast.
+        progress: Called after every chunk, and before the first, with how many directions are through, of how many.
+            What it raises ends the work.
 
     Returns:
         (len(tokens), h, w); alignment lies between -1 and 1, gain is at least 0.
@@ -102,7 +109,7 @@ def jacobian_heatmaps(
     tokens, index = _checked(motion, tokens, level, draws=1, chunk=chunk)
     refined = motion.source[index]
     dim = refined.shape[-1]
-    push = _push(net, motion, index, directions=len(tokens) * dim)
+    push = _push(net, motion, index, directions=len(tokens) * dim, progress=progress)
     basis = torch.eye(dim, device=refined.device, dtype=refined.dtype)
     maps = []
     for some in _grouped(tokens, refined.device, dim, chunk or push.chunk):
@@ -132,10 +139,13 @@ def heatmaps_to_pixels(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
     return large.reshape(*heatmaps.shape[:-2], *size)
 
 
-def _push(net: MidwayNetwork, motion: Motion, index: int, *, directions: int) -> Push:
+def _push(net: MidwayNetwork, motion: Motion, index: int, *, directions: int, progress: Progress | None) -> Push:
+    if progress is not None:
+        progress(0, directions)
     predictor = net.dynamics.levels[str(motion.levels[index])]
     latents = net.dynamics.motion_proj(motion.latents[index])
-    return make_push(predictor, latents, motion.source[index], directions=directions)
+    push = make_push(predictor, latents, motion.source[index], directions=directions)
+    return push if progress is None else CountedPush(push, directions, progress)
 
 
 def _grouped(tokens: Sequence[int], device: torch.device, each: int, chunk: int) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -55,7 +56,7 @@ class JvpPush:
             moved = torch.zeros_like(self.source).index_copy(1, token[None], direction[None, None])
             return jvp(lambda source: self.predictor.predict(self.motion, source), (self.source,), (moved,))[1][0]
 
-        with sdpa_kernel(SDPBackend.MATH), forward_mode():  # fused kernels have no forward-mode derivative
+        with forward_mode(), sdpa_kernel(SDPBackend.MATH):  # fused kernels have no forward-mode derivative
             return vmap(tangent)(tokens.repeat_interleave(len(directions)), directions.repeat(len(tokens), 1))
 
 
@@ -74,6 +75,26 @@ class LinearisedPush:
 
     def __call__(self, tokens: Tensor, directions: Tensor) -> Tensor:
         return self.linearised.push(tokens, directions)
+
+
+class CountedPush:
+    """Another way of pushing, which tells how many directions it has pushed.
+
+    Args:
+        push: The other way.
+        total: How many directions are going to be pushed.
+        progress: Called with how many were pushed, and `total`.
+    """
+
+    def __init__(self, push: Push, total: int, progress: Callable[[int, int], None]) -> None:
+        self._push, self._total, self._progress, self._done = push, total, progress, 0
+        self.chunk = push.chunk
+
+    def __call__(self, tokens: Tensor, directions: Tensor) -> Tensor:
+        moved = self._push(tokens, directions)
+        self._done += len(moved)
+        self._progress(self._done, self._total)
+        return moved
 
 
 def make_push(predictor: nn.Module, motion: Tensor, source: Tensor, *, directions: int) -> Push:

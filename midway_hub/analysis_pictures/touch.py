@@ -80,7 +80,7 @@ def touch_points(
         draws: Random directions per point.
         exact: Take the whole Jacobian instead of random directions.
         size: Short side in pixels that the network sees the frames at; default: as they are.
-        progress: Called with what is being done, and how much of it.
+        progress: Called with what is being done, and how much of it, chunk by chunk. What it raises ends the work.
 
     Returns:
         One `Touch` per point, in order.
@@ -100,16 +100,20 @@ def touch_points(
     there, back = net.infer_motion(source, target), net.infer_motion(target, source)
     levels = _levels(there, level)
     feel = partial(jacobian_heatmaps if exact else partial(perturbation_heatmaps, draws=draws), net)
+    calls = 2 * len(levels)  # of equal length: every level is asked there and back
+
+    def told(call: int) -> Callable[[int, int], None]:
+        return lambda done, total: progress("directions", call * total + done, calls * total)
+
     found: list[list[LevelAnswer]] = [[] for _ in points]
-    for done, asked in enumerate(levels):
-        progress("levels", done, len(levels))
-        heat = feel(there, tokens, level=asked).float()
+    for number, asked in enumerate(levels):
+        heat = feel(there, tokens, level=asked, progress=told(2 * number)).float()
         peaks = heat.flatten(1).argmax(dim=1).tolist()
-        returned = feel(back, peaks, level=asked).flatten(1).argmax(dim=1).tolist()
+        again = feel(back, peaks, level=asked, progress=told(2 * number + 1))
+        returned = again.flatten(1).argmax(dim=1).tolist()
         large = processor.undo(heat.cpu()[None].expand(2, -1, -1, -1), inputs.geometry)[0]
         for answers, token, peak, again, grid, pixels in zip(found, tokens, peaks, returned, heat, large, strict=True):
             answers.append(_answer(places, asked, token, peak, again, grid, pixels))
-    progress("levels", len(levels), len(levels))
     return [
         Touch((float(point[0]), float(point[1])), _box(places, token), tuple(answers))
         for point, token, answers in zip(points, tokens, found, strict=True)
