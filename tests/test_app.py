@@ -3,7 +3,9 @@
 import os
 import re
 import socket
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
@@ -16,10 +18,11 @@ from typer.testing import CliRunner
 from midway_hub.app import pair as pairs
 from midway_hub.app import server
 from midway_hub.app.clips import FramePair, VideoClip, looked_at
-from midway_hub.app.networks import Chosen
+from midway_hub.app.networks import Chosen, Networks
 from midway_hub.app.pair import Pair
-from midway_hub.app.session import Session, Sessions
+from midway_hub.app.session import UPLOAD, Session, Sessions
 from midway_hub.app.uploads import Limits, Uploads
+from midway_hub.app.work import StoppedError, Works, counted, stoppable
 from midway_hub.cli import app as command
 from midway_hub.dense.writing import no_progress
 from midway_hub.models.network import MidwayNetwork
@@ -130,10 +133,12 @@ def test_coarse_flow_is_in_pixels_of_the_frame(tiny_net, monkeypatch):
     pair = noise_pair(tiny_net, (192, 128))  # seen at 96×64: a patch is 32 pixels of the frame
     rows, columns = pair.motion.grid
 
-    def one_to_the_right(net, motion, tokens, *, level, draws):
-        maps = torch.full((len(tokens), rows, columns), -100.0)
-        for index, token in enumerate(tokens):
-            maps[index, token // columns, min(token % columns + 1, columns - 1)] = 100.0
+    def one_to_the_right(net, motion, *, level, draws, progress):
+        count = rows * columns
+        maps = torch.full((count, rows, columns), -100.0)
+        for token in range(count):
+            progress(token * draws, count * draws)
+            maps[token, token // columns, min(token % columns + 1, columns - 1)] = 100.0
         return maps
 
     monkeypatch.setattr(pairs, "perturbation_heatmaps", one_to_the_right)
@@ -142,7 +147,7 @@ def test_coarse_flow_is_in_pixels_of_the_frame(tiny_net, monkeypatch):
     assert flow.shape == (128, 192, 2)
     assert np.allclose(flow[:, :160], (32, 0))
     assert np.allclose(flow[:, 160:], 0)
-    assert [done for _, done, _ in seen] == [0, 8, 16]
+    assert seen == [("directions", 4 * token, 96) for token in range(24)]
 
 
 # -- uploads -------------------------------------------------------------------------------------------------------
@@ -294,6 +299,201 @@ def test_a_model_of_ones_own_has_no_known_licence(tiny_net):
     assert "not in the registry" in chosen.facts["licence"]
 
 
+@pytest.mark.parametrize("head", ["flow", "segmentation"])
+def test_a_model_without_a_head_is_told_which_models_have_one(head):
+    bare = MidwayNetwork.from_pretrained("midway_pico_untrained")
+    words = Chosen("/some/folder", bare).lacks(head)
+    assert words.startswith(f"/some/folder has no {head} head. Models that have one: ")
+    assert DEFAULT_MODEL in words
+
+
+@pytest.mark.parametrize("head", ["flow", "segmentation"])
+def test_of_a_head_that_is_there_nothing_is_lacking(head, session):
+    assert session.chosen.lacks(head) == ""
+
+
+# -- networks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Names that were loaded; those of `slow` are loaded once its event is set."""
+    found = types.SimpleNamespace(names=[], slow={})
+
+    def load(name, **options):
+        found.names.append(name)
+        if name in found.slow:
+            assert found.slow[name].wait(10)
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr("midway_hub.app.networks.MidwayNetwork.from_pretrained", load)
+    return found
+
+
+def test_nobody_waits_for_a_model_that_another_user_loads(loads):
+    networks = Networks("cpu", always="first")
+    networks.load("first")
+    loads.slow["large"] = threading.Event()
+    with ThreadPoolExecutor(2) as others:
+        waiting = [others.submit(networks.load, "large") for _ in range(2)]
+        assert networks.load("first").name == "first"
+        assert networks.load("small").name == "small"
+        assert not any(one.done() for one in waiting)
+        loads.slow["large"].set()
+        assert waiting[0].result() is waiting[1].result()
+    assert sorted(loads.names) == ["first", "large", "small"]
+
+
+def test_a_model_that_could_not_be_loaded_is_tried_again(loads, monkeypatch):
+    networks = Networks("cpu")
+    with monkeypatch.context() as broken:
+        broken.setattr(networks, "_load", lambda name: (_ for _ in ()).throw(OSError("no such weights")))
+        with pytest.raises(OSError, match="no such weights"):
+            networks.load("mine")
+    assert networks.load("mine").name == "mine"
+
+
+def test_the_model_that_users_start_with_stays_whatever_else_is_used(loads):
+    networks = Networks("cpu", always="first")
+    for name in ("first", "a", "b", "c", "d", "first", "d", "c"):
+        networks.load(name)
+    assert loads.names == ["first", "a", "b", "c", "d"]
+
+
+# -- long work -----------------------------------------------------------------------------------------------------
+
+
+def test_the_newer_work_of_a_kind_ends_the_older_and_leaves_other_kinds_alone():
+    works = Works()
+
+    def overtaken():
+        with works.begin("flow") as older, works.begin("flow") as newer:
+            return older, newer
+
+    with works.begin("tracks") as other:
+        with pytest.raises(StoppedError):
+            overtaken()
+        assert not other.stopped
+    assert works.stop("flow") is False
+
+
+def test_the_end_of_the_older_work_leaves_the_newer_one_to_be_stopped():
+    works, net = Works(), stoppable(torch.nn.Linear(1, 1))
+    began = threading.Event()
+
+    def go_on():
+        with works.begin("flow"):
+            began.set()
+            while True:
+                net(torch.zeros(1))
+
+    with ThreadPoolExecutor(1) as another:
+        older = another.submit(go_on)
+        assert began.wait(10)
+        begun = works.begin("flow")
+        newer = begun.__enter__()
+        assert isinstance(older.exception(10), StoppedError)
+        assert not newer.stopped
+        assert works.stop("flow") is True
+        with pytest.raises(StoppedError):
+            begun.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("trouble", [FileNotFoundError("its file was deleted"), ValueError("of half a file"), None])
+def test_stopped_work_is_told_as_such_whatever_came_of_it(trouble):
+    works = Works()
+
+    def go_wrong():
+        with works.begin("tracks"):
+            assert works.stop("tracks") is True
+            if trouble:
+                raise trouble
+
+    with pytest.raises(StoppedError):
+        go_wrong()
+
+
+def test_trouble_of_work_that_was_not_stopped_stays_what_it_is():
+    with pytest.raises(FileNotFoundError, match="no such clip"), Works().begin("tracks"):
+        raise FileNotFoundError("no such clip")
+
+
+def test_a_network_ends_between_layers_for_the_one_whose_work_was_stopped_alone():
+    net, frames = stoppable(make_tiny_net()), torch.zeros(1, 3, 32, 32)
+
+    def encode(another):
+        with Works().begin("flow") as work:
+            net.encode(frames)
+            work.stop()
+            assert another.submit(net.encode, frames).result() is not None
+            net.encode(frames)
+            pytest.fail("it went on")
+
+    with ThreadPoolExecutor(1) as another, pytest.raises(StoppedError):
+        encode(another)
+    assert net.encode(frames) is not None
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_passes_through_a_part_of_a_network_are_counted_for_who_makes_them(passes):
+    net, frames, told = stoppable(make_tiny_net()), torch.zeros(1, 3, 32, 32), []
+    with Works().begin("flow"), counted(net, lambda *step: told.append(step), "windows"):
+        with ThreadPoolExecutor(1) as another:
+            another.submit(net, torch.zeros(1, 2, 3, 32, 32)).result()
+        for _ in range(passes):
+            net(torch.zeros(1, 2, 3, 32, 32))
+    net(torch.zeros(1, 2, 3, 32, 32))
+    net.encode(frames)
+    assert told == [("windows", done, None) for done in range(1, passes + 1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session, more: session.choose_frames(0, 1),
+        lambda session, more: session.use(session.chosen),
+        lambda session, more: session.open_uploaded([more], no_progress),
+        lambda session, more: session.open_bundled(session.clip),
+        lambda session, more: session.leave(),
+    ],
+)
+def test_whatever_changes_what_is_looked_at_ends_what_is_computed_of_it(session, video, change):
+    more = video("more.mp4")
+
+    def compute():
+        with session.work("tracks") as work:
+            change(session, more)
+            assert work.stopped
+
+    with pytest.raises(StoppedError):
+        compute()
+
+
+@pytest.mark.parametrize("change", ["choose_frames", "use"])
+def test_an_upload_goes_on_while_frames_and_model_are_chosen(session, video, change):
+    def meanwhile(*_):
+        session.choose_frames(0, 1) if change == "choose_frames" else session.use(session.chosen)
+
+    with session.work(UPLOAD) as work:
+        session.open_uploaded([video("one.mp4")], work.watched(meanwhile))
+    assert session.clip.name == "one.mp4"
+
+
+@pytest.mark.parametrize("end", [lambda session: session.open_bundled(session.clip), lambda session: session.leave()])
+def test_an_upload_that_nobody_waits_for_any_more_leaves_no_file(session, video, end):
+    before = session.clip
+    with pytest.raises(StoppedError), session.work(UPLOAD) as work:
+        session.open_uploaded([video("one.mp4")], lambda *_: (end(session), work.check()))
+    assert session.clip is before
+    assert list(session.uploads.folder.glob("**/*.mp4")) == []
+
+
+def test_what_is_asked_for_after_its_user_has_left_is_not_begun(session):
+    session.leave()
+    with pytest.raises(StoppedError), session.work("tracks"):
+        pytest.fail("it was begun")
+
+
 # -- tabs ----------------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +532,78 @@ def test_features_of_every_frame_asked_for_are_shown_beside_it(with_heads):
     html = _features(with_heads, 3, lambda *step: seen.append(step))
     assert re.findall(r"<figcaption[^>]*>(Frame \d+)[^<]*features", html) == ["Frame 0", "Frame 4", "Frame 9"]
     assert seen[-1] == ("features", 2, 3)
+
+
+def compute(tab, session, progress):
+    """Do the long work of a tab."""
+    from midway_hub.app.tabs import features, flow, heatmaps, segmentation, tracks
+
+    session.points[:] = [(0.5, 0.5), (0.2, 0.7)]
+    return {
+        "heatmaps": lambda: heatmaps._felt(session, progress),
+        "flow": lambda: flow._flow(session, flow.HEAD, progress, arrows=True),
+        "coarse flow": lambda: flow._flow(session, flow.COARSE, progress, arrows=True),
+        "classes": lambda: segmentation._classes(session, 0.6, progress),
+        "features": lambda: features._features(session, 3, progress),
+        "tracks": lambda: tracks._tracked(session, "dynamics", 4, progress),
+    }[tab]()
+
+
+TABS = ("heatmaps", "flow", "coarse flow", "classes", "features", "tracks")
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_every_tab_tells_how_far_its_work_is(with_heads, tab):
+    stoppable(with_heads.chosen.net)
+    told = []
+    with with_heads.work(tab) as work:
+        compute(tab, with_heads, work.watched(lambda *step: told.append(step)))
+    done = [step[1] for step in told]
+    assert done == sorted(done)
+    assert done[-1] > 0
+    assert all(total is None or done <= total for _, done, total in told)
+
+
+@pytest.mark.parametrize(
+    ("tab", "at"), [*((tab, 1) for tab in TABS), ("heatmaps", 2), ("flow", 2), ("features", 2), ("tracks", 2)]
+)
+def test_the_work_of_every_tab_ends_at_the_next_layer_and_leaves_no_file(with_heads, tab, at):
+    net = stoppable(with_heads.chosen.net)
+    told, passed = [], []
+    for module in net.modules():
+        module.register_forward_pre_hook(lambda *_: passed.append(len(told)))
+
+    def stop(*step):
+        told.append(step)
+        if len(told) == at:
+            with_heads.works.stop(tab)
+
+    def begin():
+        with with_heads.work(tab) as work:
+            compute(tab, with_heads, work.watched(stop))
+            pytest.fail("it went on to its end")
+
+    with pytest.raises(StoppedError):
+        begin()
+    assert len(told) == at
+    assert passed.count(at) <= 1
+    assert list(with_heads.uploads.folder.glob("**/tracks*")) == []
+
+
+def test_two_users_heatmaps_at_once_are_what_each_would_see_alone(pico, uploads, video):
+    stoppable(pico)
+    sessions = [
+        Session(VideoClip(video(f"{n}.mp4", size=(96, 64)), "clip"), Chosen(DEFAULT_MODEL, pico), uploads)
+        for n in (0, 1)
+    ]
+    sessions[1].choose_frames(0, 3)
+    alone = [session.pair.heatmaps((0.3, 0.6)) for session in sessions]
+    with ThreadPoolExecutor(2) as users:
+        together = list(users.map(lambda session: [session.pair.heatmaps((0.3, 0.6)) for _ in range(4)], sessions))
+    for one, many in zip(alone, together, strict=True):
+        for seen in many:
+            for level, heat in one.items():
+                torch.testing.assert_close(seen[level], heat, rtol=0, atol=1e-5)
 
 
 def test_tracks_without_points_say_what_to_do(with_heads):

@@ -8,9 +8,10 @@ import gradio as gr
 
 from midway_hub.app import look
 from midway_hub.app.clips import VideoClip
-from midway_hub.app.context import Context, new_mark, steps
+from midway_hub.app.context import Context, at_most, new_mark, steps
 from midway_hub.app.networks import Networks
-from midway_hub.app.session import Session
+from midway_hub.app.session import UPLOAD, Session
+from midway_hub.app.work import StoppedError
 from midway_hub.registry import get_entry, list_models
 
 OTHER = "Or a Hub repo, folder or file"
@@ -67,10 +68,13 @@ class Controls:
         changed = self.context.changed
         self.shown = [self.trouble, self.warning, self.film, self.about, self.source, self.gap, self.which, changed]
         page.load(self.open, None, self.shown, show_progress="hidden")
-        self.files.upload(self.upload, self.files, [self.files, *self.shown], show_progress_on=self.film)
+        self.files.upload(
+            self.upload, self.files, [self.files, *self.shown], show_progress_on=self.film, **at_most(4, UPLOAD)
+        )
         self.bundled.click(self.go_back, None, self.shown, show_progress="hidden")
-        self.model.input(self.choose, self.model, self.shown, show_progress_on=self.about)
-        gr.on([self.load.click, self.other.submit], self.choose, self.other, self.shown, show_progress_on=self.about)
+        about: dict[str, Any] = {"outputs": self.shown, "show_progress_on": self.about, **at_most(2, "models")}
+        self.model.input(self.choose, self.model, **about)
+        gr.on([self.load.click, self.other.submit], self.choose, self.other, **about)
         sliders = [self.source, self.gap]
         gr.on(
             [slider.input for slider in sliders],
@@ -96,7 +100,10 @@ class Controls:
         """Look at uploaded files, and empty the place where they were dropped."""
         session = self.context.session(request)
         try:
-            session.open_uploaded(paths or [], steps(progress))
+            with session.work(UPLOAD) as work:
+                session.open_uploaded(paths or [], work.watched(steps(progress)))
+        except StoppedError:
+            return None, *(gr.skip() for _ in self.shown)
         except look.FAILURES as error:
             return None, *self._trouble(error)
         return None, *self._all(session)

@@ -25,7 +25,7 @@ TRANSFERS_LIVE = 600
 """Seconds after which Gradio deletes what it kept of a transfer; what is in use is kept elsewhere."""
 
 
-def build_page(options: PageOptions, folder: Path) -> gr.Blocks:
+def build_page(options: PageOptions, folder: Path) -> tuple[gr.Blocks, Sessions]:
     """Build the page.
 
     Args:
@@ -33,12 +33,12 @@ def build_page(options: PageOptions, folder: Path) -> gr.Blocks:
         folder: Where uploads are kept; the page may serve what lies in it.
 
     Returns:
-        Gradio's blocks, not launched.
+        Gradio's blocks, not launched, and the users that they are going to have.
 
     Raises:
         OSError, ValueError: The network cannot be loaded.
     """
-    networks = Networks(options.device, offline=options.offline)
+    networks = Networks(options.device, offline=options.offline, always=options.model)
     networks.load(options.model)  # trouble shows now, and the first user does not wait
     bundled = VideoClip(Path(shutil.copy(sample_clip(), folder)), "highway.mp4, the bundled clip")
     sessions = Sessions(bundled, lambda: networks.load(options.model), folder, options.limits)
@@ -54,4 +54,5 @@ def build_page(options: PageOptions, folder: Path) -> gr.Blocks:
             sessions.close(str(request.session_hash))
 
         page.unload(leave)
-    return page
+    # Only what says so waits for others: what is quick does not wait for what is long.
+    return page.queue(default_concurrency_limit=None), sessions

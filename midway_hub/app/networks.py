@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from midway_hub.app.work import stoppable
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.registry import get_entry, list_models
+from midway_hub.registry import DEFAULT_MODEL, get_entry, list_models
 
 KEPT = 2
 
@@ -32,14 +33,22 @@ class Chosen:
         )
 
     @property
+    def heads(self) -> dict[str, bool]:
+        """Which heads it has, by what they do."""
+        return {"flow": self.net.has_flow_head, "segmentation": self.net.has_segmentation_head}
+
+    def lacks(self, head: str) -> str:
+        """Say that it has no head of a kind, and which models of the list have one; nothing where it has."""
+        if self.heads[head]:
+            return ""
+        having = ", ".join(list_models(task=head)) or "none of the list"
+        return f"{self.name} has no {head} head. Models that have one: {having}, and what you finetune yourself."
+
+    @property
     def facts(self) -> dict[str, str]:
         """Names and values that describe it."""
         count = sum(parameter.numel() for parameter in self.net.parameters()) / 1e6
-        have = {
-            "motion": self.net.config.dynamics,
-            "flow head": self.net.has_flow_head,
-            "segmentation head": self.net.has_segmentation_head,
-        }
+        have = {"motion": self.net.config.dynamics, **{f"{head} head": there for head, there in self.heads.items()}}
         size = f"{count:.1f} M parameters, on {self.net.device}"
         parts = ", ".join(f"{'' if there else 'no '}{part}" for part, there in have.items())
         if self.name not in list_models():
@@ -49,20 +58,22 @@ class Chosen:
 
 
 class Networks:
-    """Loads networks once and keeps those used last, for all who have the page open.
+    """Loads networks once and keeps those used last, for all who have the page open; they stop when work does.
 
     Args:
         device: Where they run.
         offline: Never ask the network for weights.
+        always: Name of the one that is kept whatever else is used: the one that users start with.
     """
 
-    def __init__(self, device: torch.device | str, *, offline: bool = False) -> None:
-        self._device, self._offline = device, offline
+    def __init__(self, device: torch.device | str, *, offline: bool = False, always: str = DEFAULT_MODEL) -> None:
+        self._device, self._offline, self._always = device, offline, always
         self._kept: OrderedDict[str, Chosen] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def load(self, name: str) -> Chosen:
-        """Load a network, or return the one that is there.
+        """Load a network, or return the one that is there, for which nobody waits who loads another.
 
         Args:
             name: As for `MidwayNetwork.from_pretrained`.
@@ -71,11 +82,31 @@ class Networks:
             OSError: There are no such weights, or they cannot be fetched.
             ValueError: The weights do not fit.
         """
+        if chosen := self._find(name):
+            return chosen
         with self._lock:
-            if name not in self._kept:
-                net = MidwayNetwork.from_pretrained(name, device=self._device, local_files_only=self._offline)
-                self._kept[name] = Chosen(name, net)
-                while len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(name)
-            return self._kept[name]
+            alone = self._loading.setdefault(name, threading.Lock())
+        with alone:
+            try:
+                return self._find(name) or self._keep(self._load(name))
+            finally:
+                with self._lock:
+                    self._loading.pop(name, None)
+
+    def _find(self, name: str) -> Chosen | None:
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._kept.get(name)
+
+    def _load(self, name: str) -> Chosen:
+        net = MidwayNetwork.from_pretrained(name, device=self._device, local_files_only=self._offline)
+        return Chosen(name, stoppable(net))
+
+    def _keep(self, chosen: Chosen) -> Chosen:
+        with self._lock:
+            self._kept[chosen.name] = chosen
+            others = [name for name in self._kept if name != self._always]
+            for name in others[: max(0, len(others) - KEPT)]:
+                del self._kept[name]
+        return chosen

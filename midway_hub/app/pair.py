@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from midway_hub.analysis.coarse_flow import coarse_flow
 from midway_hub.analysis.perturbation import heatmaps_to_pixels, perturbation_heatmaps
-from midway_hub.dense.writing import Progress
+from midway_hub.dense.writing import Progress, no_progress
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.outputs import Motion
 from midway_hub.processing import MidwayImageProcessor
@@ -21,7 +21,6 @@ from midway_hub.processing import MidwayImageProcessor
 SHORT_SIDE = 224
 DRAWS = 6
 FLOW_DRAWS = 4
-FLOW_PARTS = 3
 
 Place = tuple[float, float]
 """Shares of a frame's width and height, from its top left corner."""
@@ -75,18 +74,27 @@ class Pair:
         left, top = patch[1] * steps[0], patch[0] * steps[1]
         return left, top, min(1.0, left + steps[0]), min(1.0, top + steps[1])
 
-    def heatmaps(self, place: Place) -> dict[int, Tensor]:
-        """Return per level, coarse to fine, how much every target patch, (rows, columns), feels the patch at a place.
+    def heatmaps(self, place: Place, progress: Progress = no_progress) -> dict[int, Tensor]:
+        """Touch a patch of the source frame.
+
+        Args:
+            place: Where.
+            progress: Called with what is being done, and how much of it.
+
+        Returns:
+            Per level, coarse to fine, how much every target patch, (rows, columns), feels it.
 
         Raises:
             ValueError: The network has no dynamics.
         """
         row, column = self.patch_at(place)
-        token = row * self._columns + column
-        return {
-            level: perturbation_heatmaps(self.net, self.motion, [token], level=level, draws=DRAWS)[0].cpu()
-            for level in self.motion.levels
-        }
+        token, levels = row * self._columns + column, self.motion.levels
+        heatmaps = {}
+        for number, level in enumerate(levels):
+            told = _part_of(progress, "heatmaps", number, len(levels))
+            felt = perturbation_heatmaps(self.net, self.motion, [token], level=level, draws=DRAWS, progress=told)
+            heatmaps[level] = felt[0].cpu()
+        return heatmaps
 
     def peak_of(self, heatmap: Tensor) -> tuple[int, int]:
         """Return row and column of the hottest patch that lies in the frame."""
@@ -114,14 +122,15 @@ class Pair:
         Raises:
             ValueError: The network has no dynamics.
         """
-        count = self.motion.grid[0] * self.motion.grid[1]
-        step, parts = -(-count // FLOW_PARTS), []
-        for start in range(0, count, step):
-            progress("patches", start, count)
-            some = range(start, min(start + step, count))
-            parts.append(perturbation_heatmaps(self.net, self.motion, some, level=level, draws=FLOW_DRAWS).cpu())
-        flow = coarse_flow(torch.cat(parts), patch_size=self._patch, rule="soft")
+        told = _part_of(progress, "directions")
+        heatmaps = perturbation_heatmaps(self.net, self.motion, level=level, draws=FLOW_DRAWS, progress=told)
+        flow = coarse_flow(heatmaps.cpu(), patch_size=self._patch, rule="soft")
         pixels = F.interpolate(flow[None], scale_factor=self._patch, mode="nearest")
         pixels = pixels[..., : self._fitted[0], : self._fitted[1]]
         field = F.interpolate(pixels, size=self.size[::-1], mode="nearest")[0].movedim(0, -1).numpy()
         return field * (np.array(self.size) / np.array(self._fitted[::-1])).astype(np.float32)
+
+
+def _part_of(progress: Progress, what: str, number: int = 0, parts: int = 1) -> Callable[[int, int], None]:
+    """Return what tells of one of several parts of equal length."""
+    return lambda done, total: progress(what, number * total + done, parts * total)

@@ -81,8 +81,9 @@ def serve(
         kept, transfers = folder / "kept", folder / "transfers"
         kept.mkdir()
         transfers.mkdir()
-        page = build_page(options, kept)
+        page, sessions = build_page(options, kept)
         stack.callback(page.close, verbose=False)
+        stack.callback(sessions.close_all)  # first of all: the process does not end while something is computed
         _, address, public = launch(page, kept, host=host, port=port, share=share, limits=options.limits)
         ready(address, public)
         if open_browser:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,9 +12,12 @@ from midway_hub.app.clips import Clip, VideoClip
 from midway_hub.app.networks import Chosen
 from midway_hub.app.pair import Pair, Place
 from midway_hub.app.uploads import Limits, Uploads
+from midway_hub.app.work import Work, Works
 from midway_hub.dense.writing import Progress
 
 PAIR_SECONDS = 0.4
+UPLOAD = "upload"
+"""The kind of work that is not done on what the user has before them, and goes on when that changes."""
 START: Place = (0.5, 0.5)
 
 
@@ -27,7 +31,8 @@ class Session:
         uploads: Where files go that this user hands in.
 
     Attributes:
-        lock: Held while something is computed, since a page can ask for several things at once.
+        lock: Held while something is changed, which never takes long: a page can ask for several things at once.
+        works: What is being computed of what the user has before them. Whatever changes that stops it.
         source: Number of the source frame.
         gap: Frames from source to target.
         place: The point that is looked at in the source frame.
@@ -35,13 +40,30 @@ class Session:
     """
 
     def __init__(self, clip: VideoClip, chosen: Chosen, uploads: Uploads) -> None:
-        self.lock, self.chosen, self.uploads = threading.RLock(), chosen, uploads
+        self.lock, self.works, self.chosen, self.uploads = threading.RLock(), Works(), chosen, uploads
+        self._taking = threading.Lock()
         self._pair: Pair | None = None
         self._start(clip, clip.path)
 
+    @contextmanager
+    def work(self, kind: str) -> Iterator[Work]:
+        """Do long work of a kind, as `Works.begin`; if the user leaves meanwhile, no file of it stays."""
+        try:
+            with self.works.begin(kind) as work:
+                yield work
+        finally:
+            if self.works.closed:
+                self.uploads.clear()
+
+    def leave(self) -> None:
+        """Stop what is being computed and delete what was uploaded."""
+        self.works.close()
+        self.uploads.clear()
+
     def open_bundled(self, clip: VideoClip) -> None:
-        """Look at the bundled clip; what was uploaded is deleted."""
+        """Look at the bundled clip; what was uploaded, or still is being uploaded, is deleted."""
         with self.lock:
+            self.works.stop_all()
             self._start(clip, clip.path)
             self.uploads.clear()
 
@@ -51,14 +73,17 @@ class Session:
         Raises:
             ValueError, VideoError, OSError: As `Uploads.take`.
         """
-        with self.lock:
+        with self._taking:
             clip, film = self.uploads.take(files, progress)
-            self._start(clip, film)
+            with self.lock:
+                progress("clip", 1, 1)  # the last moment for what watches it to say that nobody waits any more
+                self._start(clip, film)
             self.uploads.clear(keep=clip.path if isinstance(clip, VideoClip) else None)
 
     def use(self, chosen: Chosen) -> None:
         """Look through another network."""
         with self.lock:
+            self.works.stop_all(but=UPLOAD)
             self.chosen, self._pair = chosen, None
 
     def choose_frames(self, source: float, gap: float) -> None:
@@ -66,6 +91,7 @@ class Session:
         with self.lock:
             self.source = min(max(0, int(source)), self.last_source)
             self.gap = min(max(1, int(gap)), len(self.clip.seconds) - 1)
+            self.works.stop_all(but=UPLOAD)
             self._pair = None
 
     @property
@@ -98,6 +124,7 @@ class Session:
         self.put_place(pair.centre_of((min(max(0, row), pair.grid[0] - 1), min(max(0, column), pair.grid[1] - 1))))
 
     def _start(self, clip: Clip, film: Path | None) -> None:
+        self.works.stop_all(but=UPLOAD)
         seconds = clip.seconds
         self.clip, self.film, self._pair = clip, film, None
         per_frame = seconds[-1] / (len(seconds) - 1)
@@ -131,8 +158,13 @@ class Sessions:
             return self._open[key]
 
     def close(self, key: str) -> None:
-        """Forget a user and delete what they uploaded."""
+        """Forget a user, stop what is being computed for them and delete what they uploaded."""
         with self._lock:
             session = self._open.pop(key, None)
         if session is not None:
-            session.uploads.clear()
+            session.leave()
+
+    def close_all(self) -> None:
+        """Do as `close` for every user."""
+        for key in list(self._open):
+            self.close(key)

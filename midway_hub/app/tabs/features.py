@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ import torch
 from midway_hub.analysis.pca import pca_colours
 from midway_hub.analysis_pictures.overlays import colour_image
 from midway_hub.app import look
-from midway_hub.app.context import Context, steps
+from midway_hub.app.context import LONG, Context, cancel_button
 from midway_hub.app.pair import SHORT_SIDE
 from midway_hub.app.session import Session
 from midway_hub.app.tabs.heatmaps import frame_name
@@ -17,6 +19,7 @@ from midway_hub.dense.writing import Progress
 from midway_hub.processing import MidwayImageProcessor
 
 WIDTH = 480
+KIND = "features"
 
 HELP = (
     "**What looks alike to the network.** The first three principal components of the last block's features, as red, "
@@ -31,17 +34,13 @@ def build(context: Context) -> None:
         gr.Markdown(HELP)
         count = gr.Slider(2, 12, value=4, step=1, buttons=[], label="Frames, spread over the clip")
         button = gr.Button("Show features", variant="primary", elem_id="mw-features-button")
+        cancel = cancel_button(KIND)
         shown = gr.HTML(look.note("Press “Show features”."), elem_id="mw-features", min_height=look.WAITING)
 
-    def show(count: float, request: gr.Request, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-        session = context.session(request)
-        with session.lock:
-            try:
-                return _features(session, int(count), steps(progress))
-            except look.FAILURES as trouble:
-                return look.wrong(trouble)
+    def show(count: float, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
+        return context.work(KIND, request, progress, lambda session, told: _features(session, int(count), told))
 
-    button.click(show, count, shown)
+    context.cancels(cancel, KIND, [button.click(show, count, shown, **LONG)], shown)
     context.changed.change(
         lambda: look.note("Press “Show features” for this clip and model."), None, shown, show_progress="hidden"
     )
@@ -49,9 +48,11 @@ def build(context: Context) -> None:
 
 @torch.no_grad()
 def _features(session: Session, count: int, progress: Progress) -> str:
-    net, total = session.chosen.net, len(session.clip.seconds)
+    with session.lock:
+        net, clip = session.chosen.net, session.clip
+    total = len(clip.seconds)
     numbers = sorted(set(np.linspace(0, total - 1, count).round().astype(int).tolist()))
-    frames = session.clip.frames(numbers)
+    frames = clip.frames(numbers)
     processor = MidwayImageProcessor(fit="shortest", size=SHORT_SIDE, multiple=net.config.patch_size)
     found = []
     for done, frame in enumerate(frames):
@@ -59,7 +60,7 @@ def _features(session: Session, count: int, progress: Progress) -> str:
         inputs = processor(frame)
         found.append(net.encode(inputs["pixel_values"].to(net.device)).last[0])
     colours = pca_colours(torch.stack(found)).cpu().numpy()
-    size = (WIDTH, round(WIDTH * session.clip.size[1] / session.clip.size[0]))
+    size = (WIDTH, round(WIDTH * clip.size[1] / clip.size[0]))
     # The last row and column of patches can be partly beyond the frame: show them as far as the frame goes.
     fitted, model_size = inputs.geometry.placements[0].resized, inputs.geometry.model_size
     figures = []

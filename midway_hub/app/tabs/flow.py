@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 import numpy as np
 
 from midway_hub.app import look
-from midway_hub.app.context import Context, steps
+from midway_hub.app.context import LONG, Context, cancel_button
 from midway_hub.app.session import Session
+from midway_hub.app.work import counted
 from midway_hub.dense.estimates import flow_between
 from midway_hub.dense.flow_files import common_scale
 from midway_hub.dense.writing import Progress
 from midway_hub.flow_io import draw_arrows, flow_picture, flow_wheel
 
 SHORT_SIDE = 384
+KIND = "flow"
 HEAD, COARSE = "the flow head", "the heatmaps' peaks (coarse, one arrow per patch)"
 
 HELP = (
@@ -27,32 +31,37 @@ def build(context: Context) -> None:
     """Build the tab."""
     with gr.Tab("Flow", id="flow"):
         gr.Markdown(HELP)
-        rule = gr.Radio([HEAD, COARSE], value=COARSE, label="Read from")
+        rule = gr.Radio([HEAD, COARSE], value=HEAD, label="Read from")
+        seen = gr.State("")
         arrows = gr.Checkbox(True, label="Arrows over the source frame")
         button = gr.Button("Show flow", variant="primary", elem_id="mw-flow-button")
+        cancel = cancel_button(KIND)
         shown = gr.HTML(look.note("Press “Show flow”."), elem_id="mw-flow", min_height=look.WAITING)
 
-    def show(rule: str, arrows: bool, request: gr.Request, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-        session = context.session(request)
-        with session.lock:
-            try:
-                return _flow(session, rule, steps(progress), arrows=arrows)
-            except look.FAILURES as trouble:
-                return look.wrong(trouble)
+    def show(rule: str, arrows: bool, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
+        return context.work(KIND, request, progress, lambda session, told: _flow(session, rule, told, arrows=arrows))
 
-    button.click(show, [rule, arrows], shown)
-    context.changed.change(
-        lambda: look.note("Press “Show flow” for these frames."), None, shown, show_progress="hidden"
-    )
+    def renew(seen: str, request: gr.Request) -> tuple[Any, ...]:
+        chosen = context.session(request).chosen
+        lacking = chosen.lacks("flow")
+        press = look.note("Press “Show flow” for these frames.")
+        if chosen.name == seen:  # other frames: users keep what they read from
+            return press, gr.skip(), seen
+        words = look.note(f"{lacking} Flow is read off the heatmaps instead.", "warn") if lacking else press
+        return words, COARSE if lacking else HEAD, chosen.name
+
+    context.cancels(cancel, KIND, [button.click(show, [rule, arrows], shown, **LONG)], shown)
+    context.changed.change(renew, seen, [shown, rule, seen], show_progress="hidden")
 
 
 def _flow(session: Session, rule: str, progress: Progress, *, arrows: bool) -> str:
     pair = session.pair
     if rule == HEAD:
         progress("flow", 0, 1)
-        flow = flow_between(session.chosen.net, pair.frames, size=min(SHORT_SIDE, *pair.size))
+        with counted(getattr(pair.net, "flow_head", pair.net), progress, "windows"):
+            flow = flow_between(pair.net, pair.frames, size=min(SHORT_SIDE, *pair.size))
     else:
-        flow = pair.coarse_flow(session.chosen.net.config.levels[-1], progress)
+        flow = pair.coarse_flow(pair.net.config.levels[-1], progress)
     largest = common_scale([flow])
     source = pair.frames[0]
     first = draw_arrows(source, flow, largest=largest) if arrows else source

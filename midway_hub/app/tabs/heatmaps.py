@@ -8,14 +8,16 @@ import gradio as gr
 
 from midway_hub.analysis_pictures.overlays import overlay_heat
 from midway_hub.app import look
-from midway_hub.app.context import Context
+from midway_hub.app.context import Context, at_most, cancel_button
 from midway_hub.app.pair import Pair
 from midway_hub.app.picker import frame_picker, mark_style, picked, picker_html
 from midway_hub.app.session import Session
+from midway_hub.dense.writing import Progress
 
 PICKER = "mw-source"
 WIDTH = 640
 PANEL = 480
+KIND = "heatmaps"
 
 HELP = (
     "**Click a point in the source frame** (or move the mark with the arrow keys, or type X and Y). The pictures "
@@ -36,14 +38,15 @@ def build(context: Context) -> None:
                     y = gr.Number(label="Y, pixels from the top", precision=0, minimum=0, elem_id="mw-y")
             target = gr.HTML()
         felt = gr.HTML(elem_id="mw-felt", min_height=look.WAITING)
+        cancel = cancel_button(KIND)
 
     def show_frames(request: gr.Request) -> tuple[Any, ...]:
         session = context.session(request)
         with session.lock:
             try:
-                return (*_frames(session), *_numbers(session), _felt(session))
+                return (*_frames(session), *_numbers(session))
             except look.FAILURES as trouble:
-                return "", "", 0, 0, look.wrong(trouble)
+                return look.wrong(trouble), "", 0, 0
 
     def pick(request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         session = context.session(request)
@@ -53,18 +56,28 @@ def build(context: Context) -> None:
                 session.step_place(where[0], where[1])
             else:
                 session.put_place(where)
-            return (*_numbers(session), _felt_or_trouble(session))
+            return _numbers(session)
 
-    def type_in(across: float | None, down: float | None, request: gr.Request) -> str:
+    def type_in(across: float | None, down: float | None, request: gr.Request) -> None:
         session = context.session(request)
         with session.lock:
             width, height = session.clip.size
             session.put_place((((across or 0) + 0.5) / width, ((down or 0) + 0.5) / height))
-            return _felt_or_trouble(session)
 
-    context.changed.change(show_frames, None, [source, target, x, y, felt], show_progress="minimal")
-    source.select(pick, None, [x, y, felt], show_progress="minimal", trigger_mode="always_last")
-    gr.on([x.input, y.input], type_in, [x, y], felt, show_progress="minimal", trigger_mode="always_last")
+    def feel(request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
+        return context.work(KIND, request, progress, _felt)
+
+    context.changed.change(show_frames, None, [source, target, x, y], show_progress="minimal")
+    moved = [
+        source.select(pick, None, [x, y], show_progress="hidden", trigger_mode="multiple"),
+        gr.on([x.input, y.input], type_in, [x, y], None, show_progress="hidden", trigger_mode="always_last"),
+    ]
+    # Several at a time: the newest ends those before it, which would otherwise keep it waiting.
+    felts = [
+        begin(feel, None, felt, trigger_mode="multiple", **at_most(4, KIND))
+        for begin in (context.changed.change, *(event.then for event in moved))
+    ]
+    context.cancels(cancel, KIND, felts, felt)
 
 
 def _frames(session: Session) -> tuple[str, str]:
@@ -92,17 +105,10 @@ def _numbers(session: Session) -> tuple[int, int]:
     return min(int(session.place[0] * width), width - 1), min(int(session.place[1] * height), height - 1)
 
 
-def _felt_or_trouble(session: Session) -> str:
-    try:
-        return _felt(session)
-    except look.FAILURES as trouble:
-        return look.wrong(trouble)
-
-
-def _felt(session: Session) -> str:
+def _felt(session: Session, progress: Progress) -> str:
     """Show the heatmaps of the session's point, all on one scale, and say where each is hottest."""
     pair = session.pair
-    heatmaps = pair.heatmaps(session.place)
+    heatmaps = pair.heatmaps(session.place, progress)
     top = max(0.01, *(float(heat.max()) for heat in heatmaps.values()))
     size = (PANEL, round(PANEL * pair.size[1] / pair.size[0]))
     frame = pair.frames[1].resize(size)

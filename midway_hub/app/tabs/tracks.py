@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from PIL import Image
 from midway_hub.analysis.tracking import track_points
 from midway_hub.analysis.tracks import TrackedFrame
 from midway_hub.app import look
-from midway_hub.app.clips import VideoClip
-from midway_hub.app.context import Context, steps
+from midway_hub.app.clips import Clip, VideoClip
+from midway_hub.app.context import LONG, Context, cancel_button
+from midway_hub.app.networks import Chosen
+from midway_hub.app.pair import Place
 from midway_hub.app.picker import frame_picker, picked, picker_html
 from midway_hub.app.session import Session
 from midway_hub.app.tabs.heatmaps import frame_name
@@ -22,6 +25,7 @@ from midway_hub.dense.writing import Progress
 from midway_hub.tracks import TrackLook, point_colours
 from midway_hub.video.writer import write_video
 
+KIND = "tracks"
 MOST_POINTS = 12
 MOST_FRAMES = 240
 SHORT_SIDE = 360
@@ -50,6 +54,7 @@ def build(context: Context) -> None:
                 method = gr.Radio(METHODS, value="dynamics", label="Method")
                 length = gr.Slider(2, MOST_FRAMES, value=24, step=1, buttons=[], label="Frames to follow them through")
                 track = gr.Button("Track", variant="primary", elem_id="mw-track-button")
+                cancel = cancel_button(KIND)
                 shown = gr.HTML(
                     look.note("Choose points, then press “Track”."), elem_id="mw-tracks", min_height=look.WAITING
                 )
@@ -80,13 +85,8 @@ def build(context: Context) -> None:
         context.session(request).points.clear()
         return show(request)
 
-    def run(method: str, length: float, request: gr.Request, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-        session = context.session(request)
-        with session.lock:
-            try:
-                return _tracked(session, method, int(length), steps(progress))
-            except look.FAILURES as trouble:
-                return look.wrong(trouble)
+    def run(method: str, length: float, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
+        return context.work(KIND, request, progress, lambda session, told: _tracked(session, method, int(length), told))
 
     def renew(request: gr.Request) -> tuple[Any, ...]:
         return show(request), look.note("Choose points, then press “Track”.")
@@ -94,7 +94,7 @@ def build(context: Context) -> None:
     source.select(click, None, source, show_progress="hidden")
     add.click(add_typed, [x, y], source, show_progress="hidden")
     clear.click(remove, None, source, show_progress="hidden")
-    track.click(run, [method, length], shown)
+    context.cancels(cancel, KIND, [track.click(run, [method, length], shown, **LONG)], shown)
     context.changed.change(renew, None, [source, shown], show_progress="hidden")
 
 
@@ -119,29 +119,38 @@ def _tracked(session: Session, method: str, length: int, progress: Progress) -> 
     """Track the points and show the video of it."""
     if not session.points:
         raise ValueError("there are no points to track: click some in the source frame, or add them by X and Y")
-    start, stop = session.source, min(session.source + length, len(session.clip.seconds))
+    with session.lock:
+        start, clip, chosen, points = session.source, session.clip, session.chosen, list(session.points)
+    stop = min(start + length, len(clip.seconds))
     folder = session.uploads.fresh_folder("tracks")
     out, seen = folder / "tracks.mp4", list[TrackedFrame]()
-    fps = session.clip.fps if isinstance(session.clip, VideoClip) else 2.0
-    frames = _drawn(session, method, start, stop, seen)
-    write_video(out, frames, fps=fps, progress=lambda done: progress("tracks", done, stop - start))
+    fps = clip.fps if isinstance(clip, VideoClip) else 2.0
+    progress("tracks", 0, stop - start)
+    try:
+        frames = _drawn(clip, chosen, points, method, start, stop, seen)
+        write_video(out, frames, fps=fps, progress=lambda done: progress("tracks", done, stop - start))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return _player(out, seen, start)
 
 
-def _drawn(session: Session, method: str, start: int, stop: int, seen: list[TrackedFrame]) -> Iterator[np.ndarray]:
+def _drawn(
+    clip: Clip, chosen: Chosen, points: list[Place], method: str, start: int, stop: int, seen: list[TrackedFrame]
+) -> Iterator[np.ndarray]:
     """Yield frames with the points drawn over them."""
     shown: list[Image.Image] = []
 
     def frames() -> Iterator[Image.Image]:
-        for frame in session.clip.stream(start, stop):
+        for frame in clip.stream(start, stop):
             shown[:] = [_shown(frame)]
             yield shown[0]
 
-    size = np.array(_shown(session.pair.frames[0]).size)
-    points = np.clip(np.array(session.points) * size - 0.5, 0, size - 1)
-    for tracked in track_points(session.chosen.net, frames(), points, method=method):
+    size = np.array(_size_shown(clip.size))
+    places = np.clip(np.array(points) * size - 0.5, 0, size - 1)
+    for tracked in track_points(chosen.net, frames(), places, method=method):
         seen.append(tracked)
-        caption = (f"frame {start + tracked.number}", f"by {method}", session.chosen.name)
+        caption = (f"frame {start + tracked.number}", f"by {method}", chosen.name)
         yield np.asarray(TrackLook().picture(np.asarray(shown[0]), seen, caption))
 
 
@@ -155,7 +164,12 @@ def _player(out: Path, seen: list[TrackedFrame], start: int) -> str:
 
 
 def _shown(frame: Image.Image) -> Image.Image:
-    """Reduce a frame to what tracks are made and shown at; sides are even, as videos' are."""
-    scale = min(1.0, SHORT_SIDE / min(frame.size))
-    width, height = (max(2, round(side * scale / 2) * 2) for side in frame.size)
-    return frame.resize((width, height))
+    """Reduce a frame to what tracks are made and shown at."""
+    return frame.resize(_size_shown(frame.size))
+
+
+def _size_shown(size: tuple[int, int]) -> tuple[int, int]:
+    """Reduce width and height; both are even, as videos' are."""
+    scale = min(1.0, SHORT_SIDE / min(size))
+    width, height = (max(2, round(side * scale / 2) * 2) for side in size)
+    return width, height
