@@ -133,6 +133,18 @@ def unregister() -> None:
     registry._ENTRIES = {entry.name: entry for entry in registry._ALL}
 
 
+def never_wait() -> None:
+    """Make it an error of this process to sleep for as long as who tries again and again does."""
+    import time
+
+    def impatient(seconds: float, sleep: Any = time.sleep) -> None:
+        if seconds >= 0.5:
+            raise AssertionError(f"it waits {seconds} s")
+        sleep(seconds)
+
+    time.sleep = impatient  # type: ignore[assignment]
+
+
 def push_network(repo_id: str, **kwargs: Any) -> str:
     """Push a very small network that has nothing but an encoder."""
     from midway_hub.config import MidwayConfig

@@ -2,12 +2,17 @@
 
 import contextlib
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hub_client import Cache, Client, RemoteError
 from hub_files import CONFIG, TINY, WEIGHTS, safetensors_bytes, sharded
 from hub_server import Hub
+from huggingface_hub import errors
+
+from midway_hub.hub import reach
 
 pytest_plugins = ["hub_fixtures"]
 
@@ -151,6 +156,72 @@ def test_a_hub_that_is_down_is_reported_unless_the_weights_are_cached(hub: Hub, 
         nowhere.receive()
     assert "ConnectionError" in caught.value.kinds
     nowhere.close()
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A process whose Hub refuses connections, and that never waits to try again."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        client = Client(f"http://127.0.0.1:{taken.getsockname()[1]}", tmp_path_factory.mktemp("home"))
+        client.call("never_wait")
+        yield client
+        client.close()
+
+
+@pytest.mark.parametrize("door", ["resolve", "load_network"])
+@pytest.mark.parametrize("name", ["org/tiny", "org/tiny@v1", f"org/tiny@{'a' * 40}", "midway_vits_bdd100k"])
+def test_without_a_connection_a_load_says_so_at_once(nowhere: Client, tmp_path: Path, door: str, name: str) -> None:
+    with pytest.raises(
+        RemoteError, match=r"WeightsUnavailableError: http://127\.0\.0\.1:\d+ could not be reached \(ConnectError: "
+    ) as caught:
+        nowhere.call(door, name, cache_dir=str(tmp_path))
+    assert "ConnectionError" in caught.value.kinds
+    assert f"is not in the cache {tmp_path}. Check the connection" in caught.value.message
+
+
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_what_is_cached_loads_without_a_connection_and_without_waiting(
+    hub: Hub, cache: Cache, nowhere: Client, revision: str | None
+) -> None:
+    hub.put("org/tiny", TINY, ref=revision or "main")
+    online = cache.resolve("org/tiny", revision=revision)
+    offline = nowhere.resolve("org/tiny", revision=revision, cache_dir=str(cache.folder))
+    assert offline["sha256"] == online["sha256"]
+
+
+def test_a_load_asks_once_whether_there_is_a_hub(hub: Hub, cache: Cache) -> None:
+    hub.put("org/tiny", TINY)
+    cache.resolve("org/tiny")
+    asked = [path for method, path, _ in hub.log if method == "HEAD"]
+    assert asked.count("/org/tiny/resolve/main/config.json") == 2  # whether it is there, and what it is
+    assert sum(path.endswith(f"/{WEIGHTS}") for path in asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["ConnectError", "ConnectTimeout", "ProxyError"])
+def test_a_load_that_found_no_hub_does_not_look_for_it_again(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    asked = []
+
+    def fail(url: str, **_: object) -> None:
+        asked.append(url)
+        raise type(kind, (Exception,), {})("no route")
+
+    monkeypatch.setattr(reach, "get_hf_file_metadata", fail)
+    once = reach.Reach()
+    for name in ("config.json", WEIGHTS):
+        with pytest.raises(errors.LocalEntryNotFoundError) as caught:
+            once.need("org/tiny", name, None, None)
+        assert str(caught.value.__cause__) == "no route"
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["ReadTimeout", "HfHubHTTPError", "RemoteProtocolError"])
+def test_a_hub_that_answers_badly_is_left_to_who_downloads(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def fail(url: str, **_: object) -> None:
+        raise type(kind, (Exception,), {})("later")
+
+    monkeypatch.setattr(reach, "get_hf_file_metadata", fail)
+    reach.Reach().need("org/tiny", "config.json", None, None)
 
 
 def test_a_repository_without_safetensors_says_what_it_holds_and_downloads_no_pickle(hub: Hub, cache: Cache) -> None:

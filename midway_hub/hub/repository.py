@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
@@ -18,6 +18,7 @@ from midway_hub.hub.errors import (
     WeightsUnavailableError,
     plain_errors,
 )
+from midway_hub.hub.reach import Reach
 from midway_hub.hub.weight_files import CONFIG, INDEX, WEIGHTS, check_config, check_safetensors, is_pickle, shard_names
 from midway_hub.registry import of_repository
 
@@ -36,6 +37,7 @@ class Repository:
         cache_dir: The user's choice of cache, or None for the Hub's own.
         local_files_only: Whether the network is ruled out.
         token: Access token, or None for the stored one.
+        reach: What this load has seen of the Hub; copies for other revisions share it.
     """
 
     repo_id: str
@@ -43,6 +45,7 @@ class Repository:
     cache_dir: Path | None = None
     local_files_only: bool = False
     token: str | bool | None = None
+    reach: Reach = field(default_factory=Reach, compare=False, repr=False)
 
     @property
     def offline(self) -> str:
@@ -76,6 +79,8 @@ class Repository:
             CorruptWeightsError: It is damaged. It was removed, so that the next call downloads it anew.
         """
         with plain_errors(self.repo_id, filename, self.revision, self.hub_cache, offline=self.offline):
+            if not self.offline and not self._cached(filename):
+                self.reach.need(self.repo_id, filename, self.revision, self.token)
             downloaded = hf_hub_download(
                 self.repo_id,
                 filename,
