@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from midway_hub._extras import explained
+
 if TYPE_CHECKING:
     from midway_hub import extraction
 
@@ -51,7 +53,7 @@ def command(
             except (OSError, ValueError, TypeError, RuntimeError, ImportError) as trouble:
                 if os.environ.get("MIDWAY_HUB_DEBUG"):
                     raise
-                error(f"{trouble}\n(MIDWAY_HUB_DEBUG=1 shows where it came from)")
+                error(f"{explained(trouble)}\n(MIDWAY_HUB_DEBUG=1 shows where it came from)")
                 raise typer.Exit(1) from None
 
         return app.command(rich_help_panel=panel)(guarded)

@@ -344,7 +344,7 @@ def test_without_h5py_flo5_says_what_to_install(tmp_path, monkeypatch, flow):
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "a.flo5").write_bytes(b"")
     for use in (lambda: read_flow(tmp_path / "a.flo5"), lambda: write_flow(tmp_path / "b.flo5", flow)):
-        with pytest.raises(ImportError, match="pip install h5py"):
+        with pytest.raises(ImportError, match=r"pip install 'midway-hub\[flow\]'"):
             use()
     assert not (tmp_path / "b.flo5").exists()
 

@@ -152,7 +152,7 @@ def test_dis_without_opencv_says_what_to_install(monkeypatch):
         return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="pip install opencv-python-headless"):
+    with pytest.raises(ImportError, match=r"pip install 'midway-hub\[peers\]'"):
         DIS()
 
 

@@ -314,7 +314,7 @@ def test_tensorboard_gets_the_same_numbers(job):
 
 def test_wandb_asked_for_and_not_installed_is_an_error_before_anything_is_written(job, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"engine.wandb is set, but .* `pip install wandb`"):
+    with pytest.raises(ValueError, match=r"engine.wandb is set, but .* pip install 'midway-hub\[wandb\]'"):
         run(replace(job, engine={"wandb": "project"}))
     assert not job.folder.exists()
 

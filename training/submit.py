@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from midway_hub.training.engine.interrupt import EXIT_CODE
 
+from midway_hub._extras import how_to_install
+
 if TYPE_CHECKING:
     from submitit import Job
 
@@ -176,5 +178,5 @@ def _submitit() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "submitit":
             raise
-        raise SubmitError("submitting needs submitit: pip install 'midway-hub[slurm]'") from error
+        raise SubmitError(f"submitting needs submitit: {how_to_install('submitit')}") from error
     return submitit

@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from midway_hub._extras import how_to_install
 from midway_hub.app.options import PageOptions
 from midway_hub.app.uploads import Limits
 
@@ -35,7 +36,7 @@ def need_gradio() -> None:
         ImportError: It is not installed, or too old; the message says what to install.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise ImportError("the page needs Gradio, which is not installed: pip install 'midway-hub[app]'")
+        raise ImportError(f"the page needs Gradio, which is not installed: {how_to_install('gradio')}")
     from importlib.metadata import version
 
     from packaging.version import Version

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
+from midway_hub._extras import how_to_install
 from midway_hub.flow_io.field import FlowField
 
 DATASET = "flow"
@@ -50,5 +51,7 @@ def _h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError(f".flo5 files are HDF5, which the package h5py reads: pip install h5py ({error})") from error
+        raise ImportError(
+            f".flo5 files are HDF5, which the package h5py reads: {how_to_install('h5py')} ({error})"
+        ) from error
     return h5py

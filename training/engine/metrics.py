@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from midway_hub.training.engine.durable import as_disk_full, sync
 from midway_hub.training.engine.settings import EngineSettings
 
+from midway_hub._extras import how_to_install
+
 
 class MetricWriter(Protocol):
     """Takes named numbers of a step."""
@@ -80,7 +82,7 @@ def check_writers(settings: EngineSettings) -> None:
     for package, asked in wanted.items():
         if asked and not _is_installed(package):
             raise ValueError(
-                f"engine.{package} is set, but the package {package} is not installed: `pip install {package}`, or "
+                f"engine.{package} is set, but the package {package} is not installed: {how_to_install(package)}, or "
                 f"leave engine.{package} out (metrics.jsonl has the same numbers)"
             )
 

@@ -15,6 +15,8 @@ from midway_hub.training.evaluation.pixels import frame_tensor
 from midway_hub.training.evaluation.weights import file_digest
 from torch import Tensor
 
+from midway_hub._extras import how_to_install
+
 if TYPE_CHECKING:
     from midway_hub import MidwayNetwork
 
@@ -43,7 +45,7 @@ class DIS:
         try:
             import cv2
         except ImportError as error:
-            raise ImportError("the peer dis needs OpenCV: pip install opencv-python-headless") from error
+            raise ImportError(f"the peer dis needs OpenCV: {how_to_install('cv2')}") from error
         self.name = "dis"
         self.settings: dict[str, Any] = {
             "kind": "OpenCV DIS",
