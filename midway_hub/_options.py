@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -25,6 +26,8 @@ Model = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use what is cached; never ask the network.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Where downloads are kept; default: the Hugging Face cache.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repo.")]
 Every = Annotated[int, typer.Option(help="Of a video, take every k-th frame.")]
 Reader = Annotated[str, typer.Option(help="Video reader: auto, decord, pyav or torchcodec.")]
 Size = Annotated[

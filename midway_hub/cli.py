@@ -9,11 +9,24 @@ from typing import Annotated, Any
 import typer
 
 from midway_hub import _console as console
-from midway_hub._options import Device, Every, Json, Model, Offline, Reader, Size, fetched, load_network
+from midway_hub._options import (
+    CacheDir,
+    Device,
+    Every,
+    Json,
+    Model,
+    Offline,
+    Reader,
+    Revision,
+    Size,
+    fetched,
+    load_network,
+)
 from midway_hub._version import __version__
 from midway_hub.cli_analysis import pca, perturb, trajectories
 from midway_hub.cli_app import app_
 from midway_hub.cli_dense import flow, segment
+from midway_hub.cli_info import info
 from midway_hub.cli_propagate import propagate
 from midway_hub.cli_track import track
 from midway_hub.registry import DEFAULT_MODEL
@@ -26,8 +39,6 @@ app = typer.Typer(
     epilog="Start with: midway-hub demo",
 )
 
-CacheDir = Annotated[Path | None, typer.Option(help="Where downloads are kept; default: the Hugging Face cache.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repo.")]
 Inputs = Annotated[
     list[str],
     typer.Argument(help="Images, videos, folders of them, .txt lists of paths, or http(s) URLs.", show_default=False),
@@ -81,19 +92,7 @@ list_.__name__ = "list"
 _command(list_)
 
 
-@_command
-def info(name: Annotated[str, typer.Argument(help="Registry name.")], as_json: Json = False) -> None:
-    """Show what a named checkpoint is: its model card, or its registry entry as JSON."""
-    from dataclasses import asdict
-
-    from midway_hub.cards import card_of
-    from midway_hub.registry import get_entry
-
-    entry = get_entry(name)
-    if as_json:
-        console.print_json(asdict(entry))
-    else:
-        console.markdown(card_of(name))
+_command(info)
 
 
 @_command

@@ -170,6 +170,14 @@ def load_network(name: str, **kwargs: Any) -> dict[str, Any]:
     return {**dataclasses.asdict(net.load_report), "weights": sum(weight.numel() for weight in net.parameters())}
 
 
+def describe(name: str, **kwargs: Any) -> dict[str, Any]:
+    """Say what a checkpoint is."""
+    from midway_hub.hub.description import describe
+
+    found = describe(name, **kwargs)
+    return {**dataclasses.asdict(found), "config": found.config.to_dict()}
+
+
 def _answer(request: dict[str, Any], lines: list[str], hashed: list[str]) -> dict[str, Any]:
     from midway_hub import hub
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 
 from midway_hub._version import __version__
+from midway_hub.cards import CARD
 from midway_hub.hub import checksums
 from midway_hub.hub.errors import (
     CorruptWeightsError,
@@ -130,6 +131,23 @@ class Repository:
         for name in _OPTIONAL:
             here._fetch_if_there(prefix + name)
         return config.parent, here._fetch_weights(prefix)
+
+    def fetch_description(self) -> Path:
+        """Get what says what the checkpoint is, without its weights.
+
+        Returns:
+            The configuration in the cache; the processor's settings and the card lie beside it, if there are any.
+
+        Raises:
+            WeightsError: The configuration could not be had; the message says why and what to do.
+            ValueError: The repository holds another kind of model.
+        """
+        config = self.fetch(CONFIG)
+        check_config(config)
+        here = replace(self, revision=commit_of(config, CONFIG))
+        for name in (*_OPTIONAL, CARD):
+            here._fetch_if_there(name)
+        return config
 
     @property
     def is_commit(self) -> bool:
