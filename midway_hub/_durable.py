@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -21,6 +21,18 @@ def need_folder(path: Path) -> None:
     """Raise a FileNotFoundError where there is no folder to write a file into."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
+
+
+@contextmanager
+def no_empty_folder(path: Path) -> Iterator[None]:
+    """Remove `path`, and the folders above it, if the block makes them and ends with nothing in them."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # it holds something, or was not made
+                folder.rmdir()
 
 
 @contextmanager

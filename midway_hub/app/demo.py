@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from midway_hub._durable import no_empty_folder
 from midway_hub.analysis.pca import pca_colours
 from midway_hub.analysis.perturbation import perturbation_heatmaps
 from midway_hub.analysis_pictures import overlays
@@ -83,11 +84,18 @@ def run_demo(
     """
     if frames < 2 or draws < 1:
         raise ValueError(f"frames must be at least 2 and draws at least 1, got {frames} and {draws}")
+    with no_empty_folder(out):
+        return _write_demo(video or sample_clip(), out, model, device, frames, draws, progress)
+
+
+def _write_demo(
+    video: Path, out: Path, model: str, device: str | None, frames: int, draws: int, progress: Progress
+) -> Path:
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     net = MidwayNetwork.from_pretrained(model, device=device)
     processor = MidwayImageProcessor(fit="shortest", size=SHORT_SIDE, multiple=net.config.patch_size)
-    spread, pair = read_clip(video or sample_clip(), frames)
+    spread, pair = read_clip(video, frames)
     figures = [_feature_figure(net, processor, spread, out, progress)]
     if net.config.dynamics:
         figures.append(_heatmap_figure(net, processor, pair, out, draws, progress))

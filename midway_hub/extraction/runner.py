@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from midway_hub._durable import no_empty_folder
 from midway_hub._version import __version__
 from midway_hub.extraction.frames import Frames, open_frames
 from midway_hub.extraction.plan import Task, make_plan, output_folder
@@ -98,7 +100,30 @@ def run(
 ) -> Extraction:
     """Run a job over this process's share of the sources; `extract_features` describes arguments and errors."""
     rank, world_size = this_process(rank, world_size)
-    folder = output_folder(output)
+    with no_empty_folder(Path(output)) if world_size == 1 else nullcontext():  # else others may be about to write
+        return _run_share(
+            job,
+            settings,
+            sources,
+            output_folder(output),
+            overwrite=overwrite,
+            rank=rank,
+            world_size=world_size,
+            progress=progress,
+        )
+
+
+def _run_share(
+    job: Job,
+    settings: Settings,
+    sources: Sources,
+    folder: Path,
+    *,
+    overwrite: bool,
+    rank: int,
+    world_size: int,
+    progress: Callable[[Progress], None] | None,
+) -> Extraction:
     request = {**settings.request, **job.request}
     plan = make_plan(sources, folder, request, format=settings.format, overwrite=overwrite)
     remove_leftovers(folder)
