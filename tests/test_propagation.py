@@ -19,7 +19,7 @@ from midway_hub.analysis.propagation_maps import label_seeds, read_labels
 from midway_hub.analysis.propagation_pictures import draw_keypoints, object_palette, overlay_objects
 from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, adjusted, find_protocol
 from midway_hub.cli import app
-from midway_hub.dense.propagated_files import read_first_labels
+from midway_hub.label_maps import read_label_map
 from midway_hub.video import open_video
 
 SMALL = replace(DINO, size=FrameSize("exact", (64, 96)))
@@ -624,18 +624,10 @@ def test_a_mask_of_black_and_white_is_refused_with_what_to_do(model, clip, tmp_p
     assert "holds no objects, only 0, 255" in " ".join(ran.stderr.split())
 
 
-def test_first_labels_are_numbers_not_colours(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match="mode RGB; labels are an indexed or grey"):
-        read_first_labels(tmp_path / "colours.png")
-    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(read_first_labels(tmp_path / "bits.png"), np.eye(4))
-
-
 def test_real_frames_with_a_real_mask_keep_the_object_in_place(shared):
     """From one frame of DAVIS to the next the wrestler hardly moves, so that the patches' pixels already follow him."""
     folder = shared / "data/davis"
-    labels = read_first_labels(folder / "Annotations/480p/judo/00000.png")
+    labels = read_label_map(folder / "Annotations/480p/judo/00000.png")
     frames = sorted((folder / "JPEGImages/480p/judo").iterdir())[:3]
     overlap = []
     for encode in (by_pixels, lambda frames: torch.ones_like(by_pixels(frames))):
