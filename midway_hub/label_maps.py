@@ -12,7 +12,8 @@ from PIL import Image
 from midway_hub.heads import IGNORE
 from midway_hub.picture_files import opened_picture, upright, upright_pixels
 
-_LOSSLESS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
+_LOSSLESS = ("BMP", "PNG", "PPM", "TIFF")  # no GIF: writers sort its colours, which changes the numbers
+_MANY = 64
 _WHITE_OF = {"L;2": 85, "L;4": 17}
 """By how much Pillow stretches grey of 2 and 4 bits, whose white it makes 255."""
 _AS_STORED = ("1", "L", "LA", "P", "P;1", "P;2", "P;4", "I;16", "I;16B", "I;16L", "I;16N", "I;32N", "I;32", "I;32B")
@@ -36,7 +37,7 @@ def read_label_map(path: str | Path, *, deep: bool = False) -> np.ndarray:
     """Read the numbers of a label map exactly as they are stored: palette indices, or grey of 1, 2, 4, 8 or 16 bits.
 
     Args:
-        path: A PNG, or a PGM, TIFF, BMP or GIF. It is turned upright where it has an EXIF orientation.
+        path: A PNG, or a PGM, TIFF or BMP. It is turned upright where it has an EXIF orientation.
         deep: Whether numbers of more than 8 bits are taken.
 
     Returns:
@@ -123,7 +124,8 @@ def object_numbers(labels: np.ndarray, path: str | Path) -> list[int]:
         path: How errors call it.
 
     Raises:
-        ValueError: There is no object, or more is unknown than is of objects, as in a mask with soft edges.
+        ValueError: There is no object, or the map looks like a mask with soft edges: more is unknown than is of
+            objects, or than is of any where these are more than 64.
     """
     pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)
     ids = [int(label) for label in np.flatnonzero(pixels) if label not in (0, IGNORE)]
@@ -134,11 +136,11 @@ def object_numbers(labels: np.ndarray, path: str | Path) -> list[int]:
     if not ids:
         raise ValueError(f"{path} holds no objects, only {', '.join(map(str, np.unique(labels)))}: {advice}")
     known = int(pixels[1:IGNORE].sum())
-    if pixels[IGNORE] > known:
+    if pixels[IGNORE] > known or (len(ids) > _MANY and pixels[IGNORE] > pixels[1:IGNORE].max()):
         shown = ", ".join(map(str, ids[:4])) + ", ..." * (len(ids) > 4)
         raise ValueError(
-            f"{path} looks like a mask with soft edges: {IGNORE} covers {pixels[IGNORE]:,} pixels, and all of the "
-            f"{len(ids)} objects ({shown}) {known:,}: {advice}"
+            f"{path} looks like a mask with soft edges: {IGNORE} covers {pixels[IGNORE]:,} pixels, and {len(ids)} "
+            f"objects ({shown}) cover {known:,}: {advice}"
         )
     return ids
 
@@ -184,7 +186,7 @@ def _stored_scale(path: str | Path, picture: Image.Image) -> float:
         return _maxval(picture) / (65535 if picture.mode == "I" else 255)
     if raw in _WHITE_OF:
         return 1 / _WHITE_OF[raw]
-    if picture.format == "GIF" or (raw in _AS_STORED and not _cut_rows(picture)):
+    if raw in _AS_STORED and not _cut_rows(picture):
         return 1
     raise LabelMapError(path, f"stores its numbers as {raw}, which is not read exactly; save it as PNG")
 

@@ -18,6 +18,8 @@ from midway_hub.training.evaluation.propagation.matfile import read_mat_array
 from midway_hub.training.evaluation.propagation.pck import FAR, normalised_distances, pose_scores
 from PIL import Image
 
+from midway_hub.label_maps import object_numbers
+
 
 def rectangle(top, left, bottom, right, size=(60, 80)):
     mask = np.zeros(size, bool)
