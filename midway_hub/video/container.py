@@ -47,8 +47,8 @@ def index_video(path: Path, stream: int | None = None) -> VideoIndex:
     with open_container(path) as container:
         video = _pick_stream(container, stream, path)
         if container.format.name.endswith(_PICTURES):
-            packets = _count_packets(path, video.index)
-            if (still := index_still(path, video, packets)) is not None:
+            still = index_still(path, video, packets=_count_packets(path, video.index))
+            if still is not None:
                 return still
         missing, broken_at = check_container(path)
         scan = Scan(container, video, broken_at)
