@@ -21,11 +21,18 @@ def propagate(
     ],
     labels: Annotated[
         Path,
-        typer.Option(help="The first frame's objects: a .png of its size whose pixels are their numbers, 0 elsewhere."),
+        typer.Option(
+            help="The first frame's objects: a .png of its size whose pixels are their numbers, 0 elsewhere; 255 is "
+            "unknown, and follows nothing."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="An .mp4; or a folder, for overlay.mp4 and a label map per frame.")
     ],
+    binary_masks: Annotated[
+        bool,
+        typer.Option("--binary-masks", help="The labels are a mask of one object, white on black (0 and 255)."),
+    ] = False,
     protocol: Annotated[str, typer.Option(help="How objects are followed: dino or cropmae.")] = DEFAULT_PROTOCOL,
     features: Annotated[
         str, typer.Option(help="teacher, student, or backward (refined from the top down).")
@@ -73,6 +80,7 @@ def propagate(
             labels,
             out,
             protocol=rules,
+            binary_masks=binary_masks,
             start=start,
             every=every,
             fps=fps,

@@ -205,6 +205,17 @@ def test_segmentation_of_a_video_is_a_video_and_a_folder_of_label_maps(tmp_path,
         assert (len(video), video.height, video.width) == (3, HEIGHT, WIDTH)
 
 
+def test_label_maps_of_another_run_are_neither_mixed_with_nor_deleted(tmp_path, model, clip):
+    options = ("segment", clip, "-o", tmp_path / "out.mp4", "--labels", tmp_path / "maps", "-m", model)
+    facts_of(*options, "--every", 3)
+    facts_of(*options, "--every", 3)
+    kept = (tmp_path / "maps/000003.png").read_bytes()
+    ran = run(*options, "--every", 4)
+    assert ran.exit_code == 1
+    assert "holds 2 files that this run would not write over (000003.png, 000006.png)" in ran.stderr
+    assert (tmp_path / "maps/000003.png").read_bytes() == kept
+
+
 def test_labels_at_another_size_come_back_at_the_frames_own(net, frames):
     labels = labels_of(net, frames[0], size=32)
     assert (labels.shape, labels.dtype) == ((67, 101), np.uint8)

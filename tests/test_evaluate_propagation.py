@@ -310,9 +310,81 @@ def test_trouble_says_in_which_video(placed, davis):
         evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
 
 
+def black_and_white(davis):
+    """The masks of `davis` as DAVIS-2016 has them: of one object, 0 and 255."""
+    for file in (davis / "Annotations/480p").glob("*/*.png"):
+        save_labels(file, (np.array(Image.open(file)) > 0) * 255)
+
+
+def numbered_lines(davis, *names):
+    """DAVIS-2016's own list: a frame and its mask per line."""
+    (davis / "ImageSets/480p").mkdir()
+    lines = [
+        f"/JPEGImages/480p/{name}/{number:05d}.jpg /Annotations/480p/{name}/{number:05d}.png"
+        for name in names
+        for number in range(5)
+    ]
+    (davis / "ImageSets/480p/val.txt").write_text("\n".join(lines))
+
+
+def test_masks_of_black_and_white_are_refused_or_taken_as_one_object(placed, davis, tmp_path):
+    black_and_white(davis)
+    with pytest.raises(SampleError, match=r"other: .* holds no objects, only 0, 255: .*--binary-masks"):
+        evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
+    result = evaluate_propagation(placed, davis_sequences(davis, binary=True), PROTOCOL)
+    assert (result.dataset, result.numbers.objects) == ("davis2017/val", 2)
+    assert result.numbers.j.mean > 50
+
+
+def test_binary_masks_are_scored_as_the_same_masks_of_ones_and_zeros(placed, davis):
+    for file in (davis / "Annotations/480p").glob("*/*.png"):
+        save_labels(file, np.array(Image.open(file)) > 0)
+    numbered = evaluate_propagation(placed, davis_sequences(davis), PROTOCOL).numbers
+    for file in (davis / "Annotations/480p").glob("*/*.png"):
+        save_labels(file, np.array(Image.open(file)) * 255)
+    assert evaluate_propagation(placed, davis_sequences(davis, binary=True), PROTOCOL).numbers == numbered
+
+
+def test_a_resumed_evaluation_does_not_read_masks_in_another_way(placed, davis, tmp_path):
+    evaluate_propagation(placed, davis_sequences(davis), PROTOCOL, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="data"):
+        evaluate_propagation(placed, davis_sequences(davis, binary=True), PROTOCOL, out=tmp_path / "out")
+
+
+def test_the_lists_of_davis_2016_are_read(davis):
+    numbered_lines(davis, "still", "other")
+    data = davis_sequences(davis, binary=True)
+    assert (data.name, data.expected, [item.name for item in data.sequences]) == (
+        "davis2016/val",
+        20,
+        ["still", "other"],
+    )
+    assert data.missing() == []
+    (davis / "ImageSets/2016").mkdir()
+    (davis / "ImageSets/2016/val.txt").write_text("other\n")
+    assert [item.name for item in davis_sequences(davis, binary=True).sequences] == ["other"]
+    assert davis_sequences(davis).name == "davis2017/val"
+
+
+def test_soft_masks_are_refused_by_their_file(placed, davis):
+    save_labels(davis / "Annotations/480p/other/00000.png", stripes(0, 255, 255, 7))
+    with pytest.raises(SampleError, match=r"other/00000\.png looks like a mask with soft edges"):
+        evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
+
+
+def test_the_command_takes_binary_masks_of_davis_alone(model, davis, vip):
+    black_and_white(davis)
+    numbered_lines(davis, "still")
+    code, out, err = command("--dataset", "davis", "--root", davis, "-m", model, *SMALL, "--binary-masks", "--json")
+    assert code == 0, err
+    assert json.loads(out)["dataset"] == "davis2016/val"
+    code, _, err = command("--dataset", "vip", "--root", vip, "-m", model, *SMALL, "--binary-masks")
+    assert (code, "--binary-masks is for --dataset davis" in err) == (1, True)
+
+
 def test_a_video_without_objects_is_refused(placed, davis):
     save_labels(davis / "Annotations/480p/other/00000.png", stripes(0, 0, 255))
-    with pytest.raises(SampleError, match="other: has 0 objects in 5 frames"):
+    with pytest.raises(SampleError, match=r"other: .*00000\.png holds no objects, only 0, 255: .*--binary-masks"):
         evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_bytes import RGB, write_png
 from PIL import Image
 
 from midway_hub.flow_io import FLOW_SUFFIXES, FlowFileError, read_flow, write_flow
@@ -167,6 +168,17 @@ def test_kitti_rounds_to_a_64th_and_writes_zeros_where_unknown(tmp_path, valid):
     assert (raw[~valid] == 0).all()
     assert (raw[valid][:, 2] == 1).all()
     assert np.abs(read_flow(tmp_path / "a.png").flow - flow)[valid].max() <= 1 / 128
+
+
+@pytest.mark.parametrize("clear", [(1, 2, 3), (0, 0, 0), None])
+def test_a_transparent_colour_of_kittis_png_is_a_number_like_all(tmp_path, clear):
+    raw = np.random.default_rng(4).integers(0, 2**16, (HEIGHT, WIDTH, 3))
+    raw[..., 2] = raw[..., 2] > 2**15
+    plain = read_flow(write_png(tmp_path / "a.png", raw, 16, RGB))
+    named = struct.pack(">HHH", *(clear or raw[2, 1].tolist()))
+    found = read_flow(write_png(tmp_path / "b.png", raw, 16, RGB, chunks=[(b"tRNS", named)]))
+    np.testing.assert_array_equal(found.flow, plain.flow)
+    np.testing.assert_array_equal(found.valid, plain.valid)
 
 
 # -- others agree --------------------------------------------------------------------------------------------------

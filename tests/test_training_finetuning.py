@@ -185,6 +185,27 @@ def test_labels_off_by_one_are_caught_from_the_command_line(tmp_path):
     assert json.loads(command(*options, "--json")[1])["warnings"]
 
 
+def test_a_folder_of_own_labels_is_counted_by_its_numbers_without_names(tmp_path):
+    for name, array in (("images", np.zeros((8, 8, 3), np.uint8)), ("labels", np.full((8, 8), 26, np.uint8))):
+        (tmp_path / name).mkdir()
+        array[:4] = 3
+        array[0, 0] = 255
+        Image.fromarray(array).save(tmp_path / name / "a.png")
+    options = ("check-labels", "folder", "--root", tmp_path)
+    code, out, err = command(*options)
+    assert (code, "class 26" in out, "classes=[...]" in out + err) == (0, True, True)
+    for cityscapes in ("road", "sidewalk"):
+        assert cityscapes not in out + err
+    found = json.loads(command(*options, "--json")[1])
+    assert [(row["value"], row["name"], row["pixels"]) for row in found["values"]] == [
+        ("3", "class 3", 31),
+        ("26", "class 26", 32),
+        ("255", "(ignored)", 1),
+    ]
+    assert found["warnings"] == []
+    assert command(*options, "-s", "classes=cityscapes")[0] == 1
+
+
 def test_missing_flow_files_are_counted_from_the_command_line(tmp_path):
     scene = tmp_path / "training" / "clean" / "alley_1"
     scene.mkdir(parents=True)

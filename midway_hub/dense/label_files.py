@@ -12,7 +12,15 @@ from PIL import Image
 
 from midway_hub.dense.clips import Clip
 from midway_hub.dense.estimates import labels_of
-from midway_hub.dense.writing import SAMPLES, Progress, check_places, checked_picture, no_progress, save_picture
+from midway_hub.dense.writing import (
+    SAMPLES,
+    Progress,
+    check_places,
+    checked_picture,
+    folder_of_one_run,
+    no_progress,
+    save_picture,
+)
 from midway_hub.drawing import inset
 from midway_hub.heads import SegmentationHeadConfig
 from midway_hub.label_pictures import LINE, Palette, class_legend, label_map, most_common, overlay_labels
@@ -104,7 +112,8 @@ def write_video_labels(
         net: A network with a segmentation head.
         video: A video file.
         out: An .mp4.
-        labels_out: Folder for the label maps, if any: one .png per frame, named by its number.
+        labels_out: Folder for the label maps, if any: one .png per frame, named by its number. It may hold no other
+            .png than those that are written over.
         every: Take every k-th frame.
         reader: Video reader, or "auto".
         look: How the pictures look. The legend lists what covers most of frames spread over the video.
@@ -115,7 +124,7 @@ def write_video_labels(
         What was written.
 
     Raises:
-        ValueError: Not an .mp4; and as `labels_of`.
+        ValueError: Not an .mp4, a folder with maps of another run; and as `labels_of`.
         VideoError: The video cannot be read.
         OSError: It cannot be written.
     """
@@ -123,14 +132,14 @@ def write_video_labels(
     check_places([video], (out, labels_out))
     with open_video(video, reader=reader) as opened:
         clip = Clip(opened, every)
+        if folder is not None:
+            folder_of_one_run(folder, (f"{number:06d}.png" for number in clip.indices))
         sampled = []
         for frame in clip.sample_frames(SAMPLES):
             sampled.append(labels_of(net, frame, **estimation))
             progress("legend", len(sampled), min(SAMPLES, len(clip.indices)))
         head = net.segmentation_head.config
         legend = _legend(head, sampled)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
 
         def pictures() -> Iterator[np.ndarray]:
             for number, frame in zip(clip.indices, clip.frames(), strict=True):

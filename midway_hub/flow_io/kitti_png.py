@@ -17,7 +17,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IHDR = struct.Struct(">4x4sIIBB")
 ZERO, STEPS = 2**15, 64
 LEAST, LARGEST = -ZERO / STEPS, (ZERO - 1) / STEPS
-FORMAT = "rgb48be"
+FORMAT, TRANSPARENT = "rgb48be", "rgba64be"
 COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGB and alpha"}
 
 
@@ -34,9 +34,14 @@ def decode(data: bytes) -> FlowField:
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     except av.error.FFmpegError as error:
         raise ValueError(f"the PNG is damaged or cut short: {error.strerror}") from None
-    if len(frames) != 1 or frames[0].format.name != FORMAT or (frames[0].height, frames[0].width) != (height, width):
+    # A colour that tRNS names as transparent adds an alpha channel to the same numbers.
+    if (
+        len(frames) != 1
+        or frames[0].format.name not in (FORMAT, TRANSPARENT)
+        or (frames[0].height, frames[0].width) != (height, width)
+    ):
         raise ValueError("the PNG is damaged: it does not hold the picture that its header announces")
-    raw = frames[0].to_ndarray(format=FORMAT)
+    raw = frames[0].to_ndarray()[..., :3]
     return FlowField.of((raw[..., :2].astype(np.float32) - ZERO) / STEPS, raw[..., 2])
 
 

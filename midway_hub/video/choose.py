@@ -13,6 +13,7 @@ from midway_hub.video.decord_reader import DecordReader
 from midway_hub.video.errors import VideoError
 from midway_hub.video.pyav_reader import PyAVReader
 from midway_hub.video.reader import BaseReader, FrameReader
+from midway_hub.video.still_reader import StillReader
 from midway_hub.video.torchcodec_reader import TorchCodecReader
 
 READERS: dict[str, type[BaseReader]] = {r.name: r for r in (PyAVReader, TorchCodecReader, DecordReader)}
@@ -22,7 +23,7 @@ READERS: dict[str, type[BaseReader]] = {r.name: r for r in (PyAVReader, TorchCod
 def open_video(
     path: str | os.PathLike[str], *, reader: str = "auto", stream: int | None = None, num_threads: int = 0
 ) -> FrameReader:
-    """Open a video for frame-exact reading; use the result as a context manager.
+    """Open a video for frame-exact reading; use the result as a context manager. A picture is a video of one frame.
 
     `"auto"` takes the fastest installed reader that is known to be exact for this file. That includes that a damaged
     picture is an error: decord and torchcodec hand out a concealed one in its place, so they are only used when asked
@@ -49,6 +50,8 @@ def open_video(
     if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
         raise ValueError(f"num_threads must be 0 (automatic) or a positive integer, got {num_threads!r}")
     index = index_video(Path(path), stream)
+    if index.still and reader in ("auto", PyAVReader.name):
+        return StillReader(index, num_threads=num_threads)
     if reader == "auto":
         chosen = next(r for r in READERS.values() if r.reports_damage and not r.refusal(index) and not _obstacle(r))
         return chosen(index, num_threads=num_threads)

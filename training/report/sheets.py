@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from midway_hub.picture_files import read_picture
+
 Picture = Image.Image | np.ndarray | Path | str
 
 SAMPLES = "samples"
@@ -42,7 +44,7 @@ def _left_by(run_dir: Path) -> Iterator[tuple[str, Path]]:
 def _figure(caption: str, picture: Picture) -> str:
     try:
         content = _jpeg(picture)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return f"<p class='warning'>{escape(caption)}: {escape(str(error))}</p>"
     data = base64.b64encode(content).decode("ascii")
     alt = escape(caption, quote=True)
@@ -52,8 +54,7 @@ def _figure(caption: str, picture: Picture) -> str:
 
 def _jpeg(picture: Picture) -> bytes:
     if isinstance(picture, str | Path):
-        with Image.open(picture) as opened:
-            image = opened.convert("RGB")
+        image = Image.fromarray(read_picture(picture))
     else:
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     image = image.convert("RGB")

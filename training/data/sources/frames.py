@@ -10,7 +10,8 @@ from midway_hub.training.data.frame_pair import FramePair, SampleError
 from midway_hub.training.data.settings import GapSettings
 from midway_hub.training.data.sources.choose import choose_pairs
 from midway_hub.training.data.sources.listing import find_frame_folders, frame_number, hash_files
-from PIL import Image
+
+from midway_hub.picture_files import read_picture
 
 
 class FrameSource:
@@ -87,9 +88,8 @@ class FrameSource:
 
 def _read_image(path: Path, name: str) -> np.ndarray:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all of these
+        return read_picture(path)
+    except (OSError, ValueError) as error:
         raise SampleError(name, f"cannot be read as an image: {error}") from error
 
 
