@@ -16,6 +16,7 @@ from midway_hub.training.data.flow import (
     build_flow_dataset,
     check_flow_datasets,
 )
+from midway_hub.training.data.flow.frames import read_mask
 from midway_hub.training.data.flow.readers import things
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.synthetic import TextureSettings, WorldSettings, held_out_seeds, render_pairs
@@ -519,3 +520,12 @@ def test_the_fingerprint_of_worlds_tells_seeds_apart():
     first, second = (WorldFlow(WorldSettings(), held_out_seeds(3, start)).fingerprint() for start in (0, 3))
     assert first != second
     assert first["pairs"] == 3
+
+
+@pytest.mark.parametrize("shape", [(10**7, 10**7), (2**40,), (5, 3)])
+def test_a_mask_that_announces_more_than_it_holds_is_refused_by_its_header(tmp_path, shape):
+    with (tmp_path / "mask.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.write(bytes(7))
+    with pytest.raises(ValueError, match="its header announces an array"):
+        read_mask(tmp_path / "mask.npy")

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from midway_hub.flow_io.numpy_files import array_of
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG states the bits of a channel
 
@@ -32,7 +34,7 @@ def read_mask(path: Path) -> np.ndarray:
         ValueError: It is no array of one number per pixel.
     """
     if path.suffix == ".npy":
-        marks = np.load(path, allow_pickle=False)
+        marks = array_of(path.read_bytes())
     else:
         with Image.open(path) as picture:
             marks = np.array(picture.convert("L"))
