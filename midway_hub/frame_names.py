@@ -90,7 +90,7 @@ def series_of(names: Iterable[str]) -> tuple[list[Series], list[str]]:
         raise ValueError(f"their names give no order: {', '.join(ordered[:3])}, ...; rename them to numbers")
     found: list[Series] = []
     for texts, places in kept.items():
-        found += _of_one_form([ordered[place] for place in places], [split[place][1::2] for place in places], texts)
+        found += _of_one_form([ordered[place] for place in places], [split[place][1::2] for place in places], [*texts])
     return found, strays
 
 
@@ -112,14 +112,14 @@ def one_series(names: Iterable[str]) -> Series:
     return found[0]
 
 
-def _of_one_form(names: list[str], rows: list[list[str]], texts: tuple[str, ...]) -> list[Series]:
+def _of_one_form(names: list[str], rows: list[list[str]], texts: list[str]) -> list[Series]:
     """Part frames whose names differ in numbers alone into videos."""
-    rows, texts, decimals = _with_fractions(rows, list(texts))
+    rows, texts, decimals = _with_fractions(rows, texts)
     columns = [[int(value) for value in column] for column in zip(*rows, strict=True)]
     varying = [place for place, column in enumerate(columns) if len(set(column)) > 1]
     if not varying:
         _refuse_doubles(names, columns[0])
-        return [Series(names[0], tuple(names), *(2 * [tuple(columns[0])]), decimals[0])]
+        return [Series(names[0], tuple(names), tuple(columns[0]), tuple(columns[0]), decimals[0])]
     counting = [place for place in varying if _increases(columns[place])]
     if counting:
         ends = counting[0], counting[-1]

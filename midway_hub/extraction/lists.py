@@ -42,12 +42,8 @@ def read_list(listing: Path) -> tuple[list[Entry], int]:
         OSError: It cannot be read.
         ValueError: It is no UTF-8 text.
     """
-    try:
-        text = listing.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"list {listing} is not UTF-8 text: {error}") from None
     entries, comments = [], 0
-    for number, line in enumerate(_LINES.split(text), start=1):
+    for number, line in enumerate(lines_of(listing), start=1):
         if not line.strip():
             continue
         written = next((form for form in _forms(line) if _is_file(listing.parent, form)), None)
@@ -57,6 +53,19 @@ def read_list(listing: Path) -> tuple[list[Entry], int]:
         written = _forms(line)[-1] if written is None else written
         entries.append(Entry(number, written, _place(listing.parent, written)))
     return entries, comments
+
+
+def lines_of(listing: Path) -> list[str]:
+    """Return the lines of a text in UTF-8, with or without a byte order mark, of any line ends.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no UTF-8 text.
+    """
+    try:
+        return _LINES.split(listing.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"list {listing} is not UTF-8 text: {error}") from None
 
 
 def _forms(line: str) -> list[str]:

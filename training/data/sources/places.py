@@ -68,9 +68,9 @@ def places_of(series: Series, unit: TimeUnit | None = None) -> Places:
         return Places(frames, seconds, missing, f"{missing} frames are missing: {_step(series, steps)}")
     jumps = np.where(steps >= CUT * usual, np.ceil(steps / usual), 1).astype(np.int64)
     cuts = int((jumps > 1).sum())
-    frames = np.concatenate([[0], np.cumsum(jumps)]) if cuts else None
+    in_order = np.concatenate([[0], np.cumsum(jumps)]) if cuts else None
     cut = f", {cuts} of them taken for cuts" if cuts else ""
-    return Places(frames, seconds, 0, f"its numbers go on in steps of {least:.6g} to {steps.max():.6g}{cut}")
+    return Places(in_order, seconds, 0, f"its numbers go on in steps of {least:.6g} to {steps.max():.6g}{cut}")
 
 
 def _step(series: Series, steps: np.ndarray) -> str:

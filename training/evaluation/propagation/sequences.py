@@ -9,6 +9,7 @@ from typing import Any
 
 from midway_hub.training.data.sources.listing import hash_files
 
+from midway_hub.extraction.lists import lines_of
 from midway_hub.frame_names import natural_key
 
 
@@ -82,4 +83,4 @@ def read_names(file: Path) -> list[str]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no list {file} of the videos; --root must be the data set's own folder")
-    return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [line.strip() for line in lines_of(file) if line.strip()]
