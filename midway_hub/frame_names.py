@@ -11,13 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import Any
 
 NUMBER = re.compile(r"((?:(?<![^_(\[=])-)?\d+)")
 SUFFIX = re.compile(r"\.[^\W\d]\w*$")  # `.png`, not the `.10` of `v1.10`
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)")
+_DIGITS = str.maketrans("123456789", "0" * 9)
 LEAST_FRAMES = 3
 """Files named unlike all others that are fewer than this are strays, no video."""
 EPOCH_DIGITS = 9
@@ -27,13 +28,18 @@ EPOCH_DIGITS = 9
 def natural_key(name: str) -> tuple[Any, ...]:
     """Sort key of a file's name: by its stem, numbers as numbers, then by its suffix."""
     stem, suffix = _split(name)
-    return _comparable(NUMBER.split(stem)), suffix.lower(), name
+    return _comparable(stem), suffix.lower(), name
 
 
 def natural_path_key(path: str) -> tuple[Any, ...]:
     """Sort key of a path with `/`: folder by folder, each as a name, then by the file's name."""
-    *folders, name = PurePosixPath(path).parts or ("",)
-    return (*((_comparable(NUMBER.split(folder)), "", folder) for folder in folders), natural_key(name))
+    folder, _, name = path.rpartition("/")
+    return (*_folder_key(folder), natural_key(name))
+
+
+@lru_cache(maxsize=1024)
+def _folder_key(folder: str) -> tuple[Any, ...]:
+    return tuple((_comparable(part), "", part) for part in folder.split("/") if part)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def series_of(names: Iterable[str]) -> tuple[list[Series], list[str]]:
     Raises:
         ValueError: The names give no order, or two of them are the same frame; the message names them.
     """
-    ordered = sorted(names, key=natural_key)
+    ordered = _in_order(names)
     split = [NUMBER.split(_split(name)[0]) for name in ordered]
     forms = {tuple(parts[::2]) for parts in split}
     if all(len(parts) == 1 for parts in split) or (len(ordered) < LEAST_FRAMES and len(forms) > 1):
@@ -182,6 +188,15 @@ def _split(name: str) -> tuple[str, str]:
     return (name[: match.start()], match[0]) if match else (name, "")
 
 
-def _comparable(parts: list[str]) -> tuple[str | int, ...]:
+def _comparable(text: str) -> list[str | int]:
     """Text and numbers in turn, so that text is compared with text and numbers with numbers."""
-    return tuple(int(part) if place % 2 else part.casefold() for place, part in enumerate(parts))
+    parts: list[Any] = NUMBER.split(text.casefold())
+    parts[1::2] = map(int, parts[1::2])
+    return parts
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Sort names naturally; those that are padded with zeros, the many, as text, which is the same and quick."""
+    names = list(names)
+    padded = len({name.translate(_DIGITS) for name in names}) == 1 and "-" not in names[0]
+    return sorted(names, key=None if padded else natural_key)
