@@ -92,7 +92,7 @@ def load_network(model: str, *, dtype: str, device: str | None, offline: bool) -
 
 
 def fetched(inputs: list[str]) -> list[str]:
-    """Replace URLs by files of the cache, downloaded once."""
-    from midway_hub.fetch import cached_download
+    """Replace URLs by files of the cache, as old as their servers allow."""
+    from midway_hub.url_cache import cached_download
 
     return [str(cached_download(text)) if text.startswith(("http://", "https://")) else text for text in inputs]

@@ -340,6 +340,8 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
         "skipped": [str(item.output) for item in result.skipped],
         "failed": [{"source": item.source.name, "reason": item.reason} for item in result.failed],
         "ignored_files": result.ignored,
+        "ignored_extensions": dict(result.left_out.files),
+        "comment_lines": result.left_out.comments,
     }
     if as_json:
         console.print_json(summary)
@@ -347,7 +349,7 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
         total = sum(item.count for item in result.done)
         console.say(
             f"{out}: {len(result.done)} done ({total} {unit}), {len(result.skipped)} finished before, "
-            f"{len(result.failed)} failed"
+            f"{len(result.failed)} failed" + (f"; {result.left_out}" if str(result.left_out) else "")
         )
         for item in (*result.done, *result.skipped):
             if item.note:

@@ -21,6 +21,7 @@ from midway_hub.training.evaluation.propagation.davis_scores import davis_scores
 from midway_hub.training.evaluation.propagation.encoders import MeasuredEncoder, module_encoder, network_encoder
 from midway_hub.training.evaluation.propagation.evaluate import evaluate_propagation
 from midway_hub.training.evaluation.propagation.measure import joint_positions
+from midway_hub.training.evaluation.propagation.sequences import pictures_in, read_names
 from midway_hub.training.evaluation.propagation.tables import propagation_table
 from midway_hub.training.evaluation.records import RecordMismatchError
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
@@ -477,3 +478,17 @@ def test_real_frames_in_davis_layout_are_measured(model, shared, tmp_path):
     )
     assert code == 0, err
     assert 0 < json.loads(out)["numbers"]["jf_mean"] < 100
+
+
+@pytest.mark.parametrize("form", ["{}.jpg", "frame_{}.png", "frame ({}).png", "{}_left.png", "v1.{}.png"])
+def test_frames_are_in_the_order_of_their_numbers(tmp_path, form):
+    for number in range(12):
+        (tmp_path / form.format(number)).write_bytes(b"")
+    assert [path.name for path in pictures_in(tmp_path)] == [form.format(number) for number in range(12)]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lists_of_videos_may_have_a_byte_order_mark(tmp_path, start, end):
+    (tmp_path / "val.txt").write_bytes(start + end.join([b"bike-packing", b" judo ", b""]))
+    assert read_names(tmp_path / "val.txt") == ["bike-packing", "judo"]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from midway_hub.analysis.propagation_maps import label_seeds, read_labels
 from midway_hub.analysis.propagation_pictures import draw_keypoints, object_palette, overlay_objects
 from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, adjusted, find_protocol
 from midway_hub.cli import app
+from midway_hub.dense.propagated_files import open_frames
 from midway_hub.label_maps import read_label_map
 from midway_hub.video import open_video
 
@@ -594,6 +596,38 @@ def test_the_command_reads_a_folder_of_frames_from_the_frame_that_is_labelled(mo
     ran = run(folder, "--labels", first, "-o", tmp_path / "out", "--size", 64, "--start", 1, "--protocol", "cropmae")
     assert ran.exit_code == 0, ran.stderr
     assert sorted(path.name for path in (tmp_path / "out/labels").iterdir()) == ["10.png", "11.png", "9.png"]
+
+
+@pytest.mark.parametrize("form", ["frame_{}.png", "frame ({}).png", "{}_left.png", "v1.{}.png", "{}.0s.png", "{}.png"])
+def test_frames_in_a_folder_are_in_the_order_of_their_numbers(tmp_path, form):
+    for number in range(12):
+        Image.fromarray(np.full((4, 6, 3), number, np.uint8)).save(tmp_path / form.format(number))
+    with open_frames(tmp_path, start=0, every=1, reader="auto") as found:
+        assert [int(frame[0, 0, 0]) for frame in found.frames] == list(range(12))
+        assert list(found.names) == [Path(form.format(number)).stem for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("forms", "message"),
+    [
+        (
+            ["{}_left.png", "{}_right.png"],
+            r"frames of 2 videos: \*_left.png \(4\), \*_right.png \(4\); give each a folder",
+        ),
+        (["cam0_{}.png", "cam1_{}.png"], "frames of 2 videos"),
+        (["{}.png", "{}.jpg"], "frames are doubled: 0.jpg and 0.png"),
+        (["{}.png", "mask.png"], r"1 of 5 are named unlike the others \(mask.png\); move them"),
+    ],
+)
+def test_a_folder_of_other_than_the_frames_of_one_video_is_refused(tmp_path, forms, message):
+    for form in forms:
+        for number in range(4):
+            Image.new("RGB", (6, 4)).save(tmp_path / form.format(number))
+    with (
+        pytest.raises(ValueError, match=f"are not the frames of one video: .*{message}"),
+        open_frames(tmp_path, start=0, every=1, reader="auto"),
+    ):
+        pass
 
 
 def test_the_overlay_alone_is_an_mp4(model, first, clip, tmp_path):

@@ -95,7 +95,7 @@ def write_pair_flow(
         write_flow(out, flow)
     for path in pictures:
         save_picture(look.picture(flow, largest), path)
-    lengths = np.linalg.norm(flow, axis=2)
+    lengths = _lengths(flow)
     return {
         "out": str(out),
         "holds": "flow in pixels" if as_numbers else f"colours, full at {largest:.3g} pixels",
@@ -157,7 +157,11 @@ def write_video_flow(
 
 def common_scale(flows: Sequence[np.ndarray]) -> float:
     """Return the length in pixels that 99% of the pixels of every flow (H, W, 2) stay below, at least 1."""
-    return max(1.0, *(float(np.percentile(np.linalg.norm(flow, axis=2), 99)) for flow in flows))
+    return max(1.0, *(float(np.percentile(_lengths(flow), 99)) for flow in flows))
+
+
+def _lengths(flow: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(flow.astype(np.float64), axis=2)  # squares of what float32 holds are beyond it
 
 
 def _clip_scale(net: MidwayNetwork, clip: Clip, progress: Progress, estimation: dict[str, Any]) -> float:

@@ -21,6 +21,7 @@ from midway_hub.dense.label_files import LISTED, LabelLook
 from midway_hub.dense.writing import Progress, check_places, folder_of_one_run, no_progress, save_picture
 from midway_hub.drawing import inset
 from midway_hub.extraction.sources import IMAGE_SUFFIXES
+from midway_hub.frame_names import one_series
 from midway_hub.label_maps import object_numbers, read_binary_mask, read_label_map
 from midway_hub.label_pictures import LINE, class_legend, label_map
 from midway_hub.picture_files import read_picture
@@ -69,7 +70,7 @@ def write_propagated(
 
     Args:
         encode: As for `propagate_labels`, such as `network_features(net)`.
-        source: A video, or a folder of pictures named by their numbers.
+        source: A video, or a folder of pictures, in the order of the numbers in their names.
         labels: The objects of the frame `start`: a .png of the frame's size, indexed or grey, whose pixels are the
             objects' numbers; 0 is the background, 255 unknown.
         out: An .mp4; or a folder, for overlay.mp4 and labels/, a label map per frame: indexed .png, in DAVIS' naming.
@@ -130,7 +131,7 @@ def open_frames(source: str | Path, *, start: int, every: int, reader: str) -> I
     """Open a video, or a folder of pictures.
 
     Raises:
-        ValueError: No pictures in the folder, or no such frame.
+        ValueError: No pictures in the folder, pictures that are not the frames of one video, or no such frame.
         VideoError: The video cannot be read.
     """
     if every < 1 or start < 0:
@@ -150,10 +151,13 @@ def open_frames(source: str | Path, *, start: int, every: int, reader: str) -> I
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    found = [path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     if not found:
         raise ValueError(f"folder {folder} holds no pictures; wanted frames such as 00000.jpg, 00001.jpg")
-    return sorted(found, key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name))
+    try:
+        return [folder / name for name in one_series(found).names]
+    except ValueError as error:
+        raise ValueError(f"the pictures in folder {folder} are not the frames of one video: {error}") from None
 
 
 def _check_start(source: str | Path, start: int, frames: int) -> None:

@@ -103,7 +103,7 @@ def run(
     plan = make_plan(sources, folder, request, format=settings.format, overwrite=overwrite)
     remove_leftovers(folder)
     mine = plan[rank::world_size]
-    result = Extraction(ignored=sources.ignored)
+    result = Extraction(left_out=sources.left_out)
     for number, task in enumerate(mine, start=1):
         state = Progress(task.source, file=number, files=len(mine), done=0, total=0, state="working")
         report = _reporter(progress, state)

@@ -50,6 +50,8 @@ def read_flow(path: str | os.PathLike[str]) -> FlowField:
     """
     path = Path(path)
     form = _format_of(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FlowFileError(f"{path} is no regular file but a device or a pipe, which may never end; copy it to a file")
     data = path.read_bytes()
     try:
         return form.decode(data)

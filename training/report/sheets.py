@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from midway_hub.frame_names import natural_key
 from midway_hub.picture_files import read_picture
 
 Picture = Image.Image | np.ndarray | Path | str
@@ -36,7 +37,7 @@ def sheets_of(run_dir: Path, sheets: Mapping[str, Picture]) -> str:
 
 def _left_by(run_dir: Path) -> Iterator[tuple[str, Path]]:
     folder = run_dir / SAMPLES
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else ():
         if path.suffix.lower() in _SUFFIXES:
             yield path.stem.replace("_", " "), path
 

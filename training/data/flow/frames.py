@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from midway_hub.flow_io.numpy_files import array_of
 from midway_hub.picture_files import opened_picture, read_picture, upright_pixels
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -32,7 +33,7 @@ def read_mask(path: Path) -> np.ndarray:
         ValueError: It is no picture or is cut off, or no array of one number per pixel.
     """
     if path.suffix == ".npy":
-        marks = np.load(path, allow_pickle=False)
+        marks = array_of(path.read_bytes())
     else:
         with opened_picture(path, "mask") as (picture, title):
             pixels = upright_pixels(picture, title)

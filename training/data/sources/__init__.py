@@ -36,6 +36,7 @@ def build_source(settings: DataSettings, *, seed: int = 0) -> PairSource:
                 settings.gap,
                 pattern=settings.pattern,
                 frame_rate=settings.frame_rate,
+                frame_times=settings.frame_times,
                 every_pair=settings.every_pair,
             )
         case "videos":

@@ -11,6 +11,9 @@ import numpy as np
 from midway_hub.training.data.segmentation.files import read_label_map, read_mask
 from midway_hub.training.data.sources.listing import hash_files
 
+from midway_hub.extraction.lists import lines_of
+from midway_hub.frame_names import natural_key
+
 
 @dataclass(frozen=True)
 class LabelledSequence:
@@ -82,7 +85,7 @@ def pictures_in(folder: Path, suffixes: Sequence[str] = (".jpg", ".jpeg", ".png"
     if not folder.is_dir():
         return ()
     found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return tuple(sorted(found, key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name)))
+    return tuple(sorted(found, key=lambda path: natural_key(path.name)))
 
 
 def read_names(file: Path) -> list[str]:
@@ -93,4 +96,4 @@ def read_names(file: Path) -> list[str]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no list {file} of the videos; --root must be the data set's own folder")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in lines_of(file) if line.strip()]
