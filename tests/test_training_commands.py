@@ -66,7 +66,6 @@ def test_a_run_on_videos_keeps_their_lists_of_frames_and_goes_on_by_them(tmp_pat
     options = (
         "data.source=videos",
         f"data.path={tmp_path / 'clips'}",
-        "data.pattern=[ab].mp4",
         "data.visits_per_step=4",
     )
     run = ("pretrain", "smoke", *QUICK, *options, "data.gap.frames=[2,5]", "probes.every_steps=0")
