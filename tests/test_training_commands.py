@@ -10,11 +10,8 @@ import torch
 from midway_hub.training.__main__ import app
 from safetensors.torch import load_file
 from typer.testing import CliRunner
-from video_clips import write_clip
 
 from midway_hub import MidwayNetwork
-from midway_hub.video import index_cache
-from midway_hub.video.container import index_video
 
 PROBED = ("probes.every_steps=4", "probes.worlds=4")
 QUICK = ("steps=4", "engine.log_every=2", "engine.checkpoint_every_steps=2", "data.workers=0")
@@ -55,24 +52,6 @@ def test_pretraining_leaves_weights_that_load(run_dir):
     net = MidwayNetwork.from_pretrained(run_dir / "export")
     frame = torch.randn(1, 3, 64, 64)
     assert net.infer_motion(frame, frame).levels == (4, 2, 1)
-
-
-def test_a_run_on_videos_keeps_their_lists_of_frames_and_goes_on_by_them(tmp_path, monkeypatch):
-    (tmp_path / "clips").mkdir()
-    for name in ("a", "b"):
-        write_clip(tmp_path / "clips" / f"{name}.mp4")
-    walked = []
-    monkeypatch.setattr(index_cache, "index_video", lambda *video: (walked.append(video), index_video(*video))[1])
-    options = (
-        "data.source=videos",
-        f"data.path={tmp_path / 'clips'}",
-        "data.visits_per_step=4",
-    )
-    run = ("pretrain", "smoke", *QUICK, *options, "data.gap.frames=[2,5]", "probes.every_steps=0")
-    code, _, err = command(*run, "--run-dir", tmp_path / "run")
-    assert code == 0, err
-    assert len(walked) == 2
-    assert len([path for path in (tmp_path / "run" / "video_index").rglob("*") if path.is_file()]) == 2
 
 
 def test_a_run_leaves_what_its_page_needs(run_dir):

@@ -10,6 +10,8 @@ import threading
 
 import numpy as np
 import pytest
+from midway_hub.training import pretraining
+from midway_hub.training.config import load_config
 from midway_hub.training.data.settings import GapSettings
 from midway_hub.training.data.sources.videos import VideoSource
 from video_clips import numbers_of, write_clip
@@ -321,3 +323,18 @@ def test_a_worker_process_finds_what_another_kept(clip, kept):
         (pair,) = pool.apply(source.pairs, (0, 1, np.random.default_rng(0)))
     assert numbers_of([pair.first, pair.second]) == list(pair.frames)
     assert only_list(kept)
+
+
+def test_the_processes_and_restarts_of_a_run_share_the_lists_in_its_directory(tmp_path, clip, walks, monkeypatch):
+    def one_step(method, batches, *run, **options):
+        next(iter(batches.iterate(0, 1)))
+        raise InterruptedError
+
+    monkeypatch.setattr(pretraining, "train", one_step)
+    options = ("data.source=videos", f"data.path={clip}", "data.gap.frames=[2,5]", "data.workers=0")
+    config = load_config("smoke", options)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            pretraining.pretrain(config, tmp_path / "run")
+    assert walks == ["clip.mp4"]
+    assert only_list(tmp_path / "run" / "video_index")
