@@ -208,13 +208,14 @@ class MidwayNetwork(MidwayPreTrainedModel):
         """
         return self._flow_by(self.predict_flow, source, target, tile, overlap)
 
+    @torch.no_grad()
     def flow_of_clip(
         self, frames: Iterable[Tensor], *, tile: Tile = "default", overlap: float | None = None
     ) -> Iterator[FlowOutput]:
         """Estimate the flow between frames that follow each other, as they come; no network encodes a frame twice.
 
         Where the target network is shared, what a frame was encoded to as the target of a pair serves it as the source
-        of the next. What is kept is that of one frame, however long the clip.
+        of the next. What is kept is that of one frame, however long the clip. Nothing here has gradients.
 
         Args:
             frames: (B, 3, H, W) each, normalised; any H and W, the same for all.
@@ -339,6 +340,11 @@ class MidwayNetwork(MidwayPreTrainedModel):
         """Whether `flow` works on this checkpoint."""
         return hasattr(self, "flow_head")
 
+    def require_flow_head(self) -> None:
+        """Raise the `MissingHeadError` that `flow` raises, before any frame is read."""
+        if not self.has_flow_head:
+            raise self._missing_head("flow")
+
     @property
     def has_segmentation_head(self) -> bool:
         """Whether `segment` works on this checkpoint."""
@@ -409,8 +415,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
         tile: Tile,
         overlap: float | None,
     ) -> FlowOutput:
-        if not self.has_flow_head:
-            raise self._missing_head("flow")
+        self.require_flow_head()
         source = self._checked(source, "source", axes=(4,), any_size=True)
         target = self._checked(target, "target", axes=(4,), any_size=True)
         check_pair(source, target)
