@@ -42,10 +42,11 @@ class Clip:
         for _, frames in self._video.iterate(0, len(self._video), self._every, BATCH):
             yield from frames
 
-    def sample_frames(self, count: int) -> Iterator[np.ndarray]:
-        """Yield at most `count` frames spread over the clip."""
+    def sample_frames(self, count: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield at most `count` frames spread over the clip, with their numbers in the video."""
         for position in _spread(len(self.indices), count):
-            yield self._video.get_frames([self.indices[position]])[0]
+            number = self.indices[position]
+            yield number, self._video.get_frames([number])[0]
 
 
 def _spread(total: int, count: int) -> list[int]:

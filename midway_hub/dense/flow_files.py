@@ -63,6 +63,9 @@ class FlowLook:
         return Image.fromarray(np.concatenate([frame, np.asarray(drawn)], axis=1)) if self.beside else drawn
 
 
+DEFAULT_LOOK = FlowLook()
+
+
 def write_pair_flow(
     net: MidwayNetwork,
     images: Sequence[str | Path],
@@ -70,7 +73,7 @@ def write_pair_flow(
     *,
     kitti: bool = False,
     picture: str | Path | None = None,
-    look: FlowLook = FlowLook(),
+    look: FlowLook = DEFAULT_LOOK,
     **estimation: Any,
 ) -> dict[str, Any]:
     """Write the flow from one image to another: as numbers, as a picture, or both.
@@ -95,7 +98,7 @@ def write_pair_flow(
     as_numbers = _holds_numbers(Path(out), kitti=kitti)
     check_places(images, (out, picture))
     pictures = [checked_picture(path) for path in (None if as_numbers else out, picture) if path is not None]
-    frames = _same_size(images)
+    frames = load_pair(images)
     (estimate,) = clip_flow(net, frames, **estimation)
     flow = estimate.flow
     largest = common_scale([flow]) if look.largest is None else look.largest
@@ -124,7 +127,7 @@ def write_video_flow(
     *,
     every: int = 1,
     reader: str = "auto",
-    look: FlowLook = FlowLook(),
+    look: FlowLook = DEFAULT_LOOK,
     progress: Progress = no_progress,
     **estimation: Any,
 ) -> dict[str, Any]:
@@ -211,7 +214,8 @@ def _holds_numbers(out: Path, *, kitti: bool) -> bool:
     return True
 
 
-def _same_size(images: Sequence[str | Path]) -> list[Any]:
+def load_pair(images: Sequence[str | Path]) -> list[Any]:
+    """Read two images, (3, H, W) in [0, 1] each; a ValueError says where they are not of one size."""
     frames = [load_frame(path, name=f"image {path}") for path in images]
     sizes = [f"{path} {frame.shape[-2]}×{frame.shape[-1]}" for path, frame in zip(images, frames, strict=True)]
     if any(frame.shape != frames[0].shape for frame in frames):

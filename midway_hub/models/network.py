@@ -302,8 +302,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
             MissingHeadError: This checkpoint has no segmentation head; the message names those that have one.
             ValueError: A frame is unfit, or `slide` makes no sense.
         """
-        if not self.has_segmentation_head:
-            raise self._missing_head("segmentation")
+        self.require_segmentation_head()
         images = self._checked(images, "images", axes=(4,), any_size=True)
         head = self.segmentation_head.config
         return segment_frames(
@@ -344,6 +343,11 @@ class MidwayNetwork(MidwayPreTrainedModel):
         """Raise the `MissingHeadError` that `flow` raises, before any frame is read."""
         if not self.has_flow_head:
             raise self._missing_head("flow")
+
+    def require_segmentation_head(self) -> None:
+        """Raise the `MissingHeadError` that `segment` raises, before any frame is read."""
+        if not self.has_segmentation_head:
+            raise self._missing_head("segmentation")
 
     @property
     def has_segmentation_head(self) -> bool:
