@@ -159,8 +159,8 @@ def segment(
         typer.Option(
             "--out",
             "-o",
-            help="Classes over the frame: .png .jpg of an image, .mp4 .webm .gif of a video. Of anything: a folder, for "
-            "a file each; run again to go on.",
+            help="Classes over the frame: .png .jpg of an image, .mp4 .webm .gif of a video. Of anything: a folder, "
+            "for a file each; run again to go on.",
         ),
     ],
     labels: Annotated[
