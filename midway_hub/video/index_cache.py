@@ -105,8 +105,8 @@ def _write(place: Path, index: VideoIndex, stamp: dict[str, Any]) -> None:
     if index.packets is not None:
         columns.update({f"packets_{name}": getattr(index.packets, name) for name in _COLUMNS})
     body = io.BytesIO()
-    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    np.savez_compressed(body, facts=text, **{name: _differences(column) for name, column in columns.items()})
+    arrays: dict[str, Any] = {name: _differences(column) for name, column in columns.items()}
+    np.savez_compressed(body, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _put(place, _digest(body.getvalue()) + body.getvalue())
