@@ -116,7 +116,9 @@ def test_numbers_and_picture_can_be_had_at_once(tmp_path, model, frames):
 
 
 def test_tiles_and_sizes_reach_the_network(tmp_path, net, model, frames):
-    facts_of("flow", *frames, "-o", tmp_path / "a.npy", "--tile", "32,48", "--overlap", 0.25, "-m", model)
+    facts_of(
+        "flow", *frames, "-o", tmp_path / "a.npy", "--tile", "32,48", "--overlap", 0.25, "--size", "own", "-m", model
+    )
     expected = network_flow(net, frames, tile=(32, 48), overlap=0.25)
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), expected, atol=1e-5)
     facts_of("flow", *frames, "-o", tmp_path / "b.npy", "--tile", "training", "-m", model)

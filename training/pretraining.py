@@ -33,6 +33,10 @@ MAY_CHANGE = (
 """Keys outside the engine's that a resumed run may change; the data's fingerprint is compared on its own."""
 
 
+VIDEO_INDEX = "video_index"
+"""Folder of a run's directory that keeps the videos' lists of frames; it may be deleted at any time."""
+
+
 def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
     """Pretrain from the start or from the last whole checkpoint, then write report and weights.
 
@@ -49,7 +53,11 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
     """
     fabric = make_fabric(config.engine)
     parts = build_parts(
-        config, rank=fabric.global_rank, world_size=fabric.world_size, pin_memory=fabric.device.type == "cuda"
+        config,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        pin_memory=fabric.device.type == "cuda",
+        index_cache=run_dir / VIDEO_INDEX,
     )
     outcome = train(
         parts.method,

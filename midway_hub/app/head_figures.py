@@ -9,15 +9,14 @@ import numpy as np
 from PIL import Image
 
 from midway_hub.app.page import Figure
-from midway_hub.dense.estimates import flow_between, labels_of
-from midway_hub.dense.flow_files import common_scale
+from midway_hub.dense.estimates import clip_flow, labels_of
+from midway_hub.dense.flow_files import common_scale, reach_notes
 from midway_hub.drawing import strip
 from midway_hub.flow_io import draw_arrows, flow_picture, flow_wheel
 from midway_hub.label_pictures import class_legend, most_common, overlay_labels
 from midway_hub.models.network import MidwayNetwork
 
 SHORT_SIDE = 384
-TILES = 2  # of a head that estimates flow in tiles, along the short side: motion must fit into one
 LISTED = 20
 
 Progress = Callable[[str, int, int], None]
@@ -39,7 +38,8 @@ def flow_figure(
         The figure, its pictures written.
     """
     progress("flow", 0, 1)
-    flow = demo_flow(net, pair)
+    (estimate,) = clip_flow(net, pair)
+    flow = estimate.flow
     progress("flow", 1, 1)
     largest = common_scale([flow])
     arrows = draw_arrows(pair[0], flow, largest=largest)
@@ -51,15 +51,10 @@ def flow_figure(
         f"{np.linalg.norm(flow, axis=2).max():.1f} pixels. The wheel's colours say where to and, full at its rim, how "
         f"far. An arrow as long as the space to the next one stands for {largest:.3g} pixels."
     )
+    if note := reach_notes(int(estimate.out_of_reach), 1, estimate.reach).get("note"):
+        caption += f" Note: {note}."
     says = f"wheel of the flow's directions; its rim is {largest:.3g} pixels"
     return Figure("How it moves", caption, ["flow.png"], scale="flow_wheel.png", scale_says=says)
-
-
-def demo_flow(net: MidwayNetwork, pair: Sequence[Image.Image]) -> np.ndarray:
-    """Estimate the flow between two frames, (H, W, 2) in pixels, at the resolution that suits the head."""
-    head = net.flow_head.config
-    seen = TILES * min(head.tile) if head.tiled else SHORT_SIDE
-    return flow_between(net, pair, size=min(seen, SHORT_SIDE, *pair[0].size))
 
 
 def segmentation_figure(

@@ -39,15 +39,18 @@ class LabelLook:
     Attributes:
         opacity: Share of the classes' colours over the frame, 0 to 1.
         legend: Whether a corner lists the classes that cover most.
+        beside: Whether the frame is shown to the left of its classes.
     """
 
     opacity: float = 0.6
     legend: bool = True
+    beside: bool = False
 
     def picture(self, frame: np.ndarray, labels: np.ndarray, palette: Palette, legend: Image.Image) -> Image.Image:
-        """Draw labels (H, W) over a frame (H, W, 3) uint8; the picture has the frame's size."""
+        """Draw labels (H, W) over a frame (H, W, 3) uint8, at its size or at twice its width."""
         drawn = overlay_labels(Image.fromarray(frame), labels, palette, opacity=self.opacity)
-        return inset(drawn, legend) if self.legend else drawn
+        drawn = inset(drawn, legend) if self.legend else drawn
+        return Image.fromarray(np.concatenate([frame, np.asarray(drawn)], axis=1)) if self.beside else drawn
 
 
 def write_image_labels(
@@ -111,12 +114,13 @@ def write_video_labels(
     Args:
         net: A network with a segmentation head.
         video: A video file.
-        out: An .mp4.
+        out: An .mp4, .webm or .gif.
         labels_out: Folder for the label maps, if any: one .png per frame, named by its number. It may hold no other
             .png than those that are written over.
         every: Take every k-th frame.
         reader: Video reader, or "auto".
-        look: How the pictures look. The legend lists what covers most of frames spread over the video.
+        look: How the pictures look. The legend lists what covers most of frames spread over the video, whose classes
+            are told once.
         progress: Called with what is being done, and how much of it.
         **estimation: As for `write_image_labels`.
 
@@ -134,16 +138,17 @@ def write_video_labels(
         clip = Clip(opened, every)
         if folder is not None:
             folder_of_one_run(folder, (f"{number:06d}.png" for number in clip.indices))
-        sampled = []
-        for frame in clip.sample_frames(SAMPLES):
+        sampled, known = [], {}
+        for number, frame in clip.sample_frames(SAMPLES):
             sampled.append(labels_of(net, frame, **estimation))
+            known[number] = sampled[-1]
             progress("legend", len(sampled), min(SAMPLES, len(clip.indices)))
         head = net.segmentation_head.config
         legend = _legend(head, sampled)
 
         def pictures() -> Iterator[np.ndarray]:
             for number, frame in zip(clip.indices, clip.frames(), strict=True):
-                labels = labels_of(net, frame, **estimation)
+                labels = known.pop(number) if number in known else labels_of(net, frame, **estimation)
                 if folder is not None:
                     save_picture(label_map(labels, head.palette), folder / f"{number:06d}.png")
                 yield np.asarray(look.picture(frame, labels, head.palette, legend))

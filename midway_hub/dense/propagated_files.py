@@ -17,6 +17,7 @@ from midway_hub.analysis.propagation import propagate_labels
 from midway_hub.analysis.propagation_frames import Encoder
 from midway_hub.analysis.propagation_pictures import object_legend_names, object_palette, overlay_objects
 from midway_hub.analysis.propagation_protocols import PropagationProtocol
+from midway_hub.dense.clips import Clip
 from midway_hub.dense.label_files import LISTED, LabelLook
 from midway_hub.dense.writing import Progress, check_places, folder_of_one_run, no_progress, save_picture
 from midway_hub.drawing import inset
@@ -43,11 +44,13 @@ class FrameSource:
         frames: (H, W, 3) uint8 each, read one after the other.
         names: What each frame's label map is called.
         fps: Frames per second.
+        note: What users should know of the video: where it was cut off; usually empty.
     """
 
     frames: Iterable[np.ndarray]
     names: Sequence[str]
     fps: float
+    note: str = ""
 
 
 def write_propagated(
@@ -147,7 +150,8 @@ def open_frames(source: str | Path, *, start: int, every: int, reader: str) -> I
         _check_start(source, start, len(video))
         numbers = range(start, len(video), every)
         frames = (frame for _, batch in video.iterate(start, len(video), every, BATCH) for frame in batch)
-        yield FrameSource(frames, [f"{number:05d}" for number in numbers], video.fps)
+        note = Clip(video, every).notes.get("note", "")
+        yield FrameSource(frames, [f"{number:05d}" for number in numbers], video.fps, note)
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:

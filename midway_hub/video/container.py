@@ -59,7 +59,6 @@ def index_video(path: Path, stream: int | None = None) -> VideoIndex:
         cut = _why_cut(video, scan, missing)
         if cut and packets is not None:
             times = times[: _contiguous(times, packets)]
-            logger.warning("%s: only the first %d frames can be read: %s", path, len(times), cut)
         return VideoIndex(
             path=path,
             stream=video.index,
