@@ -37,7 +37,7 @@ def read_mask(path: Path) -> np.ndarray:
     else:
         with opened_picture(path, "mask") as (picture, title):
             pixels = upright_pixels(picture, title)
-        marks = pixels.any(axis=2) if pixels.ndim == 3 else pixels
+        marks = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     if marks.ndim != 2:
         raise ValueError(f"a mask has shape (height, width), got {marks.shape}")
     return marks != 0
