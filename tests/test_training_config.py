@@ -87,7 +87,7 @@ def test_a_recipe_of_ones_own_may_be_a_file(tmp_path):
         ("sede=1", r"unknown key 'sede'; did you mean 'seed'\?"),
         ("method.base_rl=1", r"unknown key 'method\.base_rl'; did you mean 'base_lr'|did you mean 'method\.base_lr'\?"),
         ("method.head.hiden=3", r"unknown key 'method\.head\.hiden'; did you mean 'method\.head\.hidden'\?"),
-        ("model.embd_dim=48", r"unknown key 'model\.embd_dim'; did you mean 'embed_dim'\?"),
+        ("model.embd_dim=48", r"unknown key 'model\.embd_dim'; did you mean 'model\.embed_dim'\?"),
         ("data.workers=many", r"data\.workers: .*integer.*got 'many'"),
         ("data.workers=-1", r"data\.workers: .*greater than or equal to 0, got -1"),
         ("method.name=jepa", r"method\.name is 'jepa'; there are: dino, midway"),
@@ -96,7 +96,7 @@ def test_a_recipe_of_ones_own_may_be_a_file(tmp_path):
         ("data.source=videos", r"data\.source=videos needs data\.path"),
         ("data.gap.frames=[30,15]", r"0 < least <= most"),
         ("engine.precision=fp8", r"engine\.precision: .*'fp32', 'bf16' or 'fp16'.*got 'fp8'"),
-        ("data.path=...: [", r"cannot read the overrides"),
+        ("data.gap.frames=[1, 3", r"cannot read the override data\.gap\.frames=\[1, 3"),
         ("nonsense", r"'nonsense' is not an override; write section\.key=value"),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import yaml
+from midway_hub.training.engine.run_directory import read_config
 from midway_hub.training.recipes import kind_of
 
 if TYPE_CHECKING:
@@ -125,5 +125,4 @@ def kind_of_run(run_dir: str | Path) -> str:
     config = Path(run_dir) / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"{run_dir} is not the directory of a run: it has no config.yaml")
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    return str(values.get("kind", "pretrain")) if isinstance(values, dict) else "pretrain"
+    return str(read_config(config).get("kind", "pretrain"))

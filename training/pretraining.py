@@ -14,6 +14,7 @@ from midway_hub.training.config import RunConfig, parse_config
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.sources import build_source
 from midway_hub.training.data.views import contact_sheet, draw_views
+from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.export import export_run
@@ -76,7 +77,7 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
 def leave_for_report(config: RunConfig, parts: Parts, run_dir: Path) -> None:
     """Write what only a run's start knows: derived numbers with reasons, and pictures of a few samples."""
     derived = [dataclasses.asdict(number) for number in parts.plan.derived]
-    (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
+    replace_text(run_dir / "derived.json", json.dumps(derived, indent=2) + "\n")
     if (run_dir / "samples").exists():
         return
     (run_dir / "samples").mkdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from midway_hub.training.data.supervised import Examples
+from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.engine.protocol import Trainable
@@ -25,6 +26,7 @@ from midway_hub.training.tasks.start import starting_network
 from midway_hub.training.timeline import Timeline
 
 from midway_hub import MidwayNetwork
+from midway_hub._stored import read_json
 from midway_hub.heads import FlowHeadConfig
 
 MAY_CHANGE = (
@@ -36,6 +38,7 @@ MAY_CHANGE = (
 """Keys outside the engine's that a resumed run may change; the data's fingerprint is compared on its own."""
 
 ARCHITECTURE = "architecture.json"
+_AGAIN = "resume the run: that writes it anew"
 """What the run's network is made of: a checkpoint is loaded into it without the weights that the run started from."""
 
 AnyConfig: TypeAlias = FlowConfig | SegmentationConfig
@@ -115,7 +118,7 @@ def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:
     from midway_hub import MidwayConfig
 
     config = parse_task_config(values)
-    model = MidwayNetwork(MidwayConfig.from_dict(json.loads((run_dir / ARCHITECTURE).read_text())))
+    model = MidwayNetwork(MidwayConfig.from_dict(read_json(run_dir / ARCHITECTURE, _AGAIN)))
     return build_task(config, make_task_plan(config, items=1, world_size=1).timeline, model=model)
 
 
@@ -128,8 +131,8 @@ def forecast(config: AnyConfig) -> Plan:
 def leave_for_report(config: AnyConfig, plan: Plan, task: Task, examples: Examples, run_dir: Path) -> None:
     """Write what only a run's start knows: derived numbers, what the network is made of, pictures of a few examples."""
     derived = [dataclasses.asdict(number) for number in plan.derived]
-    (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
-    (run_dir / ARCHITECTURE).write_text(task.network.model.config.to_json_string(use_diff=False))
+    replace_text(run_dir / "derived.json", json.dumps(derived, indent=2) + "\n")
+    replace_text(run_dir / ARCHITECTURE, task.network.model.config.to_json_string(use_diff=False))
     if not (run_dir / "samples").exists():
         config.data.save_pictures(examples, run_dir / "samples", seed=config.seed)
 

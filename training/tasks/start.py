@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import torch
-from midway_hub.training.config import check_architecture
+from midway_hub.training.config import Architecture
 from midway_hub.training.initial import InitialSettings, initialise_dynamics, initialise_encoder
-from midway_hub.training.settings import Settings
+from midway_hub.training.settings import Settings, from_home
 from pydantic import Field, field_validator
 
 from midway_hub import MidwayConfig, MidwayNetwork
@@ -26,7 +27,7 @@ class StartSettings(Settings):
     revision: str | None = None
     """Branch, tag or commit of a Hub repo."""
 
-    model: dict[str, Any] = Field(default_factory=dict)
+    model: Architecture = Field(default_factory=dict)
     """Architecture where `weights` is null: keyword arguments of `MidwayConfig`. Weights bring their own."""
 
     encoder: Literal["student", "teacher"] = "teacher"
@@ -44,11 +45,10 @@ class StartSettings(Settings):
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth of the last encoder block in training; it grows linearly from 0 at the first."""
 
-    @field_validator("model")
+    @field_validator("weights")
     @classmethod
-    def _model_is_an_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_architecture(value)
-        return value
+    def _weights_from_home(cls, value: str | None) -> str | None:
+        return str(from_home(Path(value))) if value and value.startswith("~") else value
 
 
 def starting_network(
