@@ -106,7 +106,8 @@ def download(
     """Fetch a checkpoint, check it, convert it if need be, and keep it for offline use."""
     from midway_hub.hub import resolve
 
-    resolved = resolve(name, revision=revision, cache_dir=cache_dir)
+    with console.download_lines():
+        resolved = resolve(name, revision=revision, cache_dir=cache_dir)
     facts = {
         "source": resolved.source,
         "directory": str(resolved.directory),
@@ -196,7 +197,7 @@ def features(
     from midway_hub.extraction import extract_features
 
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.extraction_bars(enabled=not as_json) as progress:
+    with console.extraction_bars() as progress:
         result = extract_features(
             net,
             fetched(inputs),
@@ -236,7 +237,7 @@ def motion(
     from midway_hub.extraction import extract_motion
 
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.extraction_bars(enabled=not as_json) as progress:
+    with console.extraction_bars() as progress:
         result = extract_motion(
             net,
             fetched(inputs),
@@ -284,7 +285,7 @@ def demo(
     from midway_hub.extraction import choose_device
 
     chosen = str(choose_device(device))
-    with console.step_bars(enabled=not as_json) as progress:
+    with console.step_bars() as progress:
         page = run_demo(video, out=out, model=model, device=chosen, frames=frames, progress=progress)
     console.facts({"open": str(page.absolute())}, as_json=as_json)
 
@@ -350,7 +351,7 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    console.run(app)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from huggingface_hub import constants
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as SocketTimeout
 
+from midway_hub._progress import download_watcher
+
 MAX_BYTES = 64 * 2**20
 MAX_CACHED_BYTES = 2 * 2**30
 MAX_REDIRECTS = 5
@@ -81,9 +83,12 @@ def fetch_to(
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
+        watcher = download_watcher(path.name)
         with part.open("xb") as file:
             for chunk in _stream(url, max_bytes=max_bytes, timeout=timeout, accept=accept):
                 file.write(chunk)
+                if watcher is not None:
+                    watcher(file.tell(), 0)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

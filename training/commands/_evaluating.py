@@ -40,7 +40,8 @@ Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1
 def open_network(name: str, *, device: str, dtype: str) -> MidwayNetwork:
     from midway_hub import MidwayNetwork
 
-    return MidwayNetwork.from_pretrained(name, device=device, dtype=dtype_of(dtype))
+    with console.download_lines():
+        return MidwayNetwork.from_pretrained(name, device=device, dtype=dtype_of(dtype))
 
 
 def open_flow_data(

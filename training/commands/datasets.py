@@ -47,7 +47,7 @@ def check_labels(
     from midway_hub.training.data.segmentation import build_segmentation_dataset, label_histogram
 
     found = build_segmentation_dataset(dataset, root, **parsed_options(options))
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         report = label_histogram(found, limit, progress=lambda done, total: bars("label maps", done, total))
     if as_json:
         console.print_json(report.to_dict())

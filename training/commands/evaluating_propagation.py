@@ -65,7 +65,7 @@ def propagation(
     rules = adjusted(find_protocol(protocol, dataset=dataset), parsed_options(options))
     data = DATASETS[dataset](root)
     encoder = load_encoder(model, features=features, layer=layer, device=device, dtype=dtype)  # type: ignore[arg-type]
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_propagation(encoder, data, rules, out=out, limit=limit, pictures=pictures, progress=bars)
     if as_json:
         console.print_json(plain(result))
