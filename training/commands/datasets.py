@@ -45,8 +45,9 @@ def check_labels(
     Example: check-labels folder --root mine -s classes=[road,sky] -s encoding=zero_is_ignored
     """
     from midway_hub.training.data.segmentation import build_segmentation_dataset, label_histogram
+    from midway_hub.training.data.segmentation.presets import FolderLayout
 
-    found = build_segmentation_dataset(dataset, root, **parsed_options(options))
+    found = build_segmentation_dataset(dataset, root, **parsed_options(options, FolderLayout))
     with console.step_bars() as bars:
         report = label_histogram(found, limit, progress=lambda done, total: bars("label maps", done, total))
     if as_json:
