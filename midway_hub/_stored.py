@@ -26,7 +26,7 @@ def read_json(path: Path, remedy: str, *, keys: Iterable[str] = ()) -> dict[str,
     """
     raw = path.read_bytes()
     try:
-        value = json.loads(raw)
+        value = json.loads(raw.decode())
     except (ValueError, RecursionError) as error:
         raise damaged(path, _what_is_wrong(raw, error), remedy) from None
     return need_keys(value, path, remedy, keys)

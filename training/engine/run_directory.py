@@ -145,4 +145,4 @@ def read_config(file: Path) -> dict[str, Any]:
         found = read_yaml(file)
     except YamlError as error:
         raise damaged(file, str(error).removeprefix(str(file)).lstrip(" :"), remedy) from None
-    return need_keys(found, file, remedy, ("recipe",))
+    return need_keys(found, file, remedy)
