@@ -56,7 +56,10 @@ def test_nothing_reads_or_writes_text_by_the_locale(folder):
 
 def ran(command, environment, cwd=None):
     done = subprocess.run(
-        command, capture_output=True, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        command,
+        capture_output=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment},
     )
     assert done.returncode == 0, done.stderr.decode("latin-1")
     return done.stdout.decode("latin-1")

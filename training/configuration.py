@@ -15,6 +15,8 @@ from midway_hub.training.settings import Settings
 from pydantic import Field, ValidationError, model_validator
 
 S = TypeVar("S", bound=Settings)
+LENGTH = ("epochs", "steps")
+"""Keys that say how long a run is."""
 
 
 class Configuration(Settings):
@@ -84,6 +86,28 @@ def validate(section: type[S], values: Mapping[str, Any], complaint: str = "the 
         raise ConfigError(f"{complaint}:\n{found}") from None
 
 
+def lengthened(old: Configuration, new: Configuration) -> str | None:
+    """Say how a run that goes on becomes longer, or return None where its length stays.
+
+    Raises:
+        ConfigError: It would become shorter, or its length is counted in something else.
+    """
+    for key in LENGTH:
+        before, now = getattr(old, key), getattr(new, key)
+        if before == now:
+            continue
+        if before is None or now is None:
+            counted = "epochs" if old.steps is None else "steps"
+            raise ConfigError(f"the length of the run is counted in {counted}; make it longer with {counted}=N")
+        if now < before:
+            raise ConfigError(f"the run is {before} {key} long; it can go on for longer, not stop at {key}={now}")
+        return (
+            f"{key}: {before} -> {now}. Schedules end at the new length from here on: the weights become those of "
+            f"a run of {before} {key} that went on, not those of one that was of {now} from the start"
+        )
+    return None
+
+
 def parse_settings(section: type[S], assignments: Sequence[str], *, over: Mapping[str, Any] | None = None) -> S:
     """Make one section of settings from `key=value` strings, read as overrides are.
 
@@ -125,4 +149,13 @@ def _is_a_number_for_text(detail: Mapping[str, Any]) -> bool:
     return detail["type"] in ("string_type", "path_type") and isinstance(detail["input"], bool | int | float)
 
 
-__all__ = ["ConfigError", "Configuration", "did_you_mean", "parse_settings", "read_values", "validate"]
+__all__ = [
+    "LENGTH",
+    "ConfigError",
+    "Configuration",
+    "did_you_mean",
+    "lengthened",
+    "parse_settings",
+    "read_values",
+    "validate",
+]

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from midway_hub.training.settings import Settings
 from midway_hub.training.typed import arms
 from pydantic import BaseModel, GetCoreSchemaHandler, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
 
@@ -38,7 +39,7 @@ class KeywordsOf:
         """Settings with a field for each keyword."""
         if issubclass(self._target, Settings):
             return self._target
-        hints = get_type_hints(self._target.__init__)
+        hints = get_type_hints(self._target.__init__)  # type: ignore[misc]  # of this class, no subclass
         named = [
             parameter
             for name, parameter in inspect.signature(self._target).parameters.items()
@@ -60,9 +61,15 @@ class KeywordsOf:
         return values
 
     def _given(self, section: BaseModel) -> dict[str, Any]:
-        keywords = {name: getattr(section, name) for name in section.model_fields_set}
+        given = [name for name in type(section).model_fields if name in section.model_fields_set]
+        keywords = {name: getattr(section, name) for name in given}
         self._check(**keywords)
         return keywords
+
+
+def keywords_in(field: FieldInfo) -> KeywordsOf | None:
+    """Return what says that a field holds keywords, if something does."""
+    return next((mark for mark in field.metadata if isinstance(mark, KeywordsOf)), None)
 
 
 def type_at(root: Any, path: Sequence[str], values: Any) -> Any:
@@ -97,8 +104,8 @@ def _inner(annotation: Any, name: str, values: Any) -> Any:
                 return variant
             if name in arm.model_fields:
                 field = arm.model_fields[name]
-                keywords = [mark.section for mark in field.metadata if isinstance(mark, KeywordsOf)]
-                return keywords[0] if keywords else field.annotation
+                keywords = keywords_in(field)
+                return keywords.section if keywords else field.annotation
         elif get_origin(arm) is dict:
             return get_args(arm)[1]
     return None

@@ -88,6 +88,12 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
+def flow_yaml(value: Any) -> str:
+    """Write plain data on one line, as it can stand behind `key: `."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=float("inf"), allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 class _DoubledKeyError(yaml.YAMLError):
     def __init__(self, key: str, first: int, second: int) -> None:
         lines = f"in lines {first} and {second}" if first != second else f"in line {first}"

@@ -43,6 +43,9 @@ class RunRecord:
             self.facts["resumes"].append({"time": _now(), "step": step, "host": socket.gethostname()})
         else:
             self.facts["started"] = _now()
+        before, now = self.facts.get("steps"), facts.get("steps")
+        if before is not None and now is not None and before != now:
+            self.facts.setdefault("lengths", []).append({"time": _now(), "step": step, "from": before, "to": now})
         for old in ("error", "ended"):
             self.facts.pop(old, None)
         self.facts |= {"state": "running", "host": socket.gethostname(), **facts}

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from midway_hub.training.configuration import LENGTH
 from midway_hub.training.data.supervised import Examples
 from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.engine.protocol import Trainable
 from midway_hub.training.evaluation.probes import HeadProbe, flow_probe, segmentation_probe
-from midway_hub.training.export import export_run
+from midway_hub.training.export import export_run, set_export_aside
 from midway_hub.training.plan import Plan
 from midway_hub.training.report import write_report
 from midway_hub.training.tasks.base import Task
@@ -38,18 +39,20 @@ MAY_CHANGE = (
 """Keys outside the engine's that a resumed run may change; the data's fingerprint is compared on its own."""
 
 ARCHITECTURE = "architecture.json"
-_AGAIN = "resume the run: that writes it anew"
 """What the run's network is made of: a checkpoint is loaded into it without the weights that the run started from."""
+
+_AGAIN = "resume the run: that writes it anew"
 
 AnyConfig: TypeAlias = FlowConfig | SegmentationConfig
 
 
-def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
+def finetune(config: AnyConfig, run_dir: Path, *, longer: bool = False) -> Outcome | None:
     """Finetune from the start or from the last whole checkpoint, then write report and weights.
 
     Args:
         config: The run.
         run_dir: Where everything is written.
+        longer: Go on with a run that was to be shorter, too; what it exported stays under the name of its step.
 
     Returns:
         How the run ended; None in every process but the first.
@@ -73,6 +76,12 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         pin_memory=fabric.device.type == "cuda",
     )
     task = build_task(config, plan.timeline)
+
+    def on_open() -> None:
+        if longer:
+            set_export_aside(run_dir)
+        leave_for_report(config, plan, task, examples, run_dir)
+
     outcome = train(
         task,
         batches,
@@ -83,8 +92,8 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         config=config.to_dict(),
         seed=config.seed,
         probes=[Evaluating(config)] if config.evaluation.every_steps else [],
-        may_change=MAY_CHANGE,
-        on_open=lambda: leave_for_report(config, plan, task, examples, run_dir),
+        may_change=(*MAY_CHANGE, *LENGTH) if longer else MAY_CHANGE,
+        on_open=on_open,
     )
     if not fabric.is_global_zero:
         return None
