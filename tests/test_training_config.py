@@ -3,9 +3,13 @@
 import pytest
 import yaml
 from midway_hub.training.config import ConfigError, load_config, parse_settings
+from midway_hub.training.configuration import lengthened, validate
 from midway_hub.training.data.packs import PackSettings
-from midway_hub.training.recipes import list_recipes, load_recipe, read_recipe
+from midway_hub.training.kinds import settings_of
+from midway_hub.training.recipes import kind_of, list_recipes, load_recipe, read_recipe
+from midway_hub.training.recipes.shown import shown
 from midway_hub.training.tasks.config import load_task_config
+from midway_hub.training.yaml_text import parse_yaml
 
 
 def test_every_pretraining_recipe_is_a_valid_configuration():
@@ -295,3 +299,33 @@ def test_overrides_of_a_section_join_it_and_later_ones_win():
     assert config.method.base_lr == 2e-3
     assert config.method.name == load_config("smoke").method.name
     assert config.data.gap.frames == (1, 2)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_is_shown_as_one_that_does_the_same(name, tmp_path):
+    kind = kind_of(name)
+    values = read_recipe(name, kind=kind)
+    text = shown(settings_of(kind), values)
+    again = {key: value for key, value in parse_yaml(text, name).items() if key != "kind"}
+    place = (
+        {"path": "x"} if kind == "pretrain" and values.get("data", {}).get("source", "synthetic") != "synthetic" else {}
+    )
+    with_data = [{**each, "data": {**each["data"], **place}} if place else each for each in (values, again)]
+    assert validate(settings_of(kind), with_data[0]) == validate(settings_of(kind), with_data[1])
+
+
+def test_what_a_key_means_and_where_its_value_comes_from_is_shown():
+    text = shown(settings_of("pretrain"), read_recipe("smoke"))
+    assert "# Length of the run in optimizer steps.\nsteps: 30  # set by the recipe\n" in text
+    assert "  # Micro-batches per optimizer step and process.\n  accumulate: 1\n" in text
+    assert "mlp_ratio" in text
+
+
+def test_a_run_may_become_longer_in_what_it_is_counted_in_and_never_shorter():
+    old = load_config("smoke")
+    assert lengthened(old, load_config("smoke", ["engine.log_every=1"])) is None
+    assert lengthened(old, load_config("smoke", ["steps=60"])).startswith("steps: 30 -> 60")
+    with pytest.raises(ConfigError, match="30 steps long; it can go on for longer, not stop at steps=7"):
+        lengthened(old, load_config("smoke", ["steps=7"]))
+    with pytest.raises(ConfigError, match=r"counted in steps; make it longer with steps=N"):
+        lengthened(old, load_config("smoke", ["steps=null", "epochs=2"]))
