@@ -3,12 +3,17 @@
 import io
 import itertools
 import time
+from pathlib import Path
 
 import pytest
+from midway_hub.training.engine.progress import ProgressReport
+from midway_hub.training.timeline import Timeline
 from rich.console import Console
 
 from midway_hub import _console as console
 from midway_hub._progress import LONGEST, Lines, download_watcher, duration, told, watched_downloads
+from midway_hub.extraction import Progress
+from midway_hub.extraction.sources import Source
 
 
 class Clock:
@@ -133,3 +138,22 @@ def test_downloads_are_told_to_whoever_asks_and_only_then(said):
         download_watcher("x.mp4")(3_500_000, 10_000_000)
     assert said == [("downloading x.mp4, MB", 3, 10)]
     assert download_watcher("x.mp4") is None
+
+
+def test_extraction_tells_of_files_and_of_the_one_at_hand(errors):
+    source = Source((Path("clips/long.mp4"),), "clips/long.mp4", "video")
+    with console.extraction_bars() as bars:
+        bars(Progress(source, file=3, files=12, done=40, total=300, state="working"))
+        bars(Progress(source, file=3, files=12, done=300, total=300, state="done"))
+    assert "files: 2 of 12 (long.mp4: 40 of 300), going on" in errors.getvalue()
+    assert "files: 3 of 12" in errors.getvalue()
+
+
+def test_training_tells_how_far_it_is_between_two_logs(monkeypatch, caplog):
+    monkeypatch.setattr("midway_hub._progress.FIRST", 0.0)
+    monkeypatch.setattr("midway_hub._progress.LONGEST", 0.0)
+    caplog.set_level("INFO", "midway_hub")
+    report = ProgressReport(Timeline(steps=2000, steps_per_epoch=10, batch_size=8, visits_per_step=8), 0, shown=True)
+    report.step(1)
+    report.close()
+    assert "steps: 1 of 2000" in caplog.text

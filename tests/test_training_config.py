@@ -2,9 +2,11 @@
 
 import pytest
 import yaml
+from midway_hub.training.commands._common import parsed_options
 from midway_hub.training.config import ConfigError, load_config, parse_settings
 from midway_hub.training.configuration import lengthened, validate
 from midway_hub.training.data.packs import PackSettings
+from midway_hub.training.data.segmentation.presets import FolderLayout
 from midway_hub.training.kinds import settings_of
 from midway_hub.training.recipes import kind_of, list_recipes, load_recipe, read_recipe
 from midway_hub.training.recipes.shown import shown
@@ -329,3 +331,16 @@ def test_a_run_may_become_longer_in_what_it_is_counted_in_and_never_shorter():
         lengthened(old, load_config("smoke", ["steps=7"]))
     with pytest.raises(ConfigError, match=r"counted in steps; make it longer with steps=N"):
         lengthened(old, load_config("smoke", ["steps=null", "epochs=2"]))
+
+
+def test_options_of_a_data_set_are_read_as_overrides_are():
+    given = ["images=012", "label_suffix=#2.png", "ignore=[1, 2]", "classes=[road, sky]", "published=3"]
+    wanted = {"images": "012", "label_suffix": "#2.png", "ignore": [1, 2], "classes": ["road", "sky"], "published": 3}
+    assert parsed_options(given, FolderLayout) == wanted
+    assert parsed_options(["top_k=10", "size=short:240", "name=*.png"]) == {
+        "top_k": 10,
+        "size": "short:240",
+        "name": "*.png",
+    }
+    with pytest.raises(ValueError, match="--set takes name=value, got 'x'"):
+        parsed_options(["x"])
