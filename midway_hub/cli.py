@@ -106,7 +106,8 @@ def download(
     """Fetch a checkpoint, check it, convert it if need be, and keep it for offline use."""
     from midway_hub.hub import resolve
 
-    resolved = resolve(name, revision=revision, cache_dir=cache_dir)
+    with console.download_lines():
+        resolved = resolve(name, revision=revision, cache_dir=cache_dir)
     facts = {
         "source": resolved.source,
         "directory": str(resolved.directory),
@@ -204,7 +205,7 @@ def features(
     if table is not None and table_path(table).resolve().is_relative_to(out.resolve()):
         raise ValueError(f"--table {table} lies in {out}, which is for the files of single sources; put it beside")
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.extraction_bars(enabled=not as_json) as progress:
+    with console.extraction_bars() as progress:
         result = extract_features(
             net,
             fetched(inputs),
@@ -246,7 +247,7 @@ def motion(
     from midway_hub.extraction import extract_motion
 
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.extraction_bars(enabled=not as_json) as progress:
+    with console.extraction_bars() as progress:
         result = extract_motion(
             net,
             fetched(inputs),
@@ -294,7 +295,7 @@ def demo(
     from midway_hub.extraction import choose_device
 
     chosen = str(choose_device(device))
-    with console.step_bars(enabled=not as_json) as progress:
+    with console.step_bars() as progress:
         page = run_demo(video, out=out, model=model, device=chosen, frames=frames, progress=progress)
     console.facts({"open": str(page.absolute())}, as_json=as_json)
 
@@ -362,7 +363,7 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    console.run(app)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def flow(
     if found[0].pairs and not to_folder:
         facts = write_pair_flow(net, found[0].pairs[0], out, kitti=kitti, picture=picture, look=look, **windows)
     else:
-        with console.step_bars(enabled=not as_json) as bars:
+        with console.step_bars() as bars:
             if to_folder:
                 formats = [form.strip() for form in format.split(",")]
                 options = {"formats": formats, "overwrite": overwrite, "progress": bars, **film}
@@ -203,7 +203,7 @@ def segment(
         facts = write_image_labels(net, found[0].paths[0], out, **options)
     else:
         options.update(every=every, reader=reader)
-        with console.step_bars(enabled=not as_json) as bars:
+        with console.step_bars() as bars:
             if to_folder:
                 facts = write_label_folder(net, found, out, overwrite=overwrite, progress=bars, **options).facts()
             else:

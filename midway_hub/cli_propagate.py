@@ -73,7 +73,7 @@ def propagate(
         whole = max(size // patch, 1) * patch
         rules = replace(adjusted(rules, {"size": f"short:{whole}"}), size=FrameSize("short", whole, patch))
     encode = network_features(net, features, layer=layer)  # type: ignore[arg-type]  # checked by network_features
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         facts = write_propagated(
             encode,
             fetched([source])[0],

@@ -15,6 +15,7 @@ import requests
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as SocketTimeout
 
+from midway_hub._progress import download_watcher
 from midway_hub.file_names import fitting
 from midway_hub.signatures import HEAD_BYTES, signature_of
 
@@ -142,11 +143,15 @@ def fetch_changed(
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     part = path.with_name(fitting(path.name, f".{uuid4().hex[:8]}.part", path.parent))
     try:
+        watcher = download_watcher(path.name)
         with (
             part.open("xb") as file,
             _transfer(url, max_bytes=max_bytes, timeout=timeout, accept=accept, conditions=conditions) as transfer,
         ):
-            file.writelines(transfer.chunks)
+            for chunk in transfer.chunks:
+                file.write(chunk)
+                if watcher is not None:
+                    watcher(file.tell(), 0)
         if transfer.changed:
             part.replace(path)
     finally:

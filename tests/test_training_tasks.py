@@ -413,7 +413,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         ("task.optimisation.schedul=poly", "did you mean 'task.optimisation.schedule'"),
         ("task.head.tile=[32,32]", "data.crop"),
         ("task.head.layer_dims=[1,2]", "four widths"),
-        ("start.model.widht=3", "unknown key 'model.widht'"),
+        ("start.model.widht=3", "unknown key 'start.model.widht'"),
         ("data.source=files", "parts"),
         ("start.dynamics=new", "pretrained"),
     ],

@@ -292,14 +292,14 @@ def _is_whole(path: Path, numbers: bool) -> bool:
 
 def _read_steps(path: Path) -> dict[str, float]:
     try:
-        return {str(name): float(largest) for name, largest in json.loads(path.read_text()).items()}
+        return {str(name): float(largest) for name, largest in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
 def _write_steps(path: Path, steps: Mapping[str, float]) -> None:
     with whole_file(path) as beside:
-        beside.write_text(json.dumps(steps, indent=2) + "\n")
+        beside.write_text(json.dumps(steps, indent=2) + "\n", encoding="utf-8")
 
 
 __all__ = ["FORMATS", "FlowFolder", "write_flow_folder"]

@@ -41,7 +41,7 @@ def claim_folder(
     elif not overwrite and (others := sorted(each.name for each in folder.iterdir() if each.name[0] != ".")):
         raise OutputExistsError(f"{folder} holds {others[0]} and no {record}, so something else made it; {ADVICE}")
     with whole_file(path) as beside:
-        beside.write_text(json.dumps({"request": request, "sources": made_of}, indent=2) + "\n")
+        beside.write_text(json.dumps({"request": request, "sources": made_of}, indent=2) + "\n", encoding="utf-8")
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:
@@ -55,7 +55,7 @@ def fingerprint_files(files: Iterable[Path]) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(path.read_text(encoding="utf-8"))
         return dict(held["request"]), dict(held["sources"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(

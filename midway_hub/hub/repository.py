@@ -18,6 +18,7 @@ from midway_hub.hub.errors import (
     WeightsUnavailableError,
     plain_errors,
 )
+from midway_hub.hub.watching import watched
 from midway_hub.hub.weight_files import CONFIG, INDEX, WEIGHTS, check_config, check_safetensors, is_pickle, shard_names
 from midway_hub.registry import of_repository
 
@@ -85,6 +86,7 @@ class Repository:
                 token=self.token,
                 library_name="midway_hub",
                 library_version=__version__,
+                **watched(filename),
             )
         path = Path(downloaded)
         try:

@@ -45,11 +45,12 @@ def check_labels(
     Example: check-labels folder --root mine -s classes=[road,sky] -s encoding=zero_is_ignored
     """
     from midway_hub.training.data.segmentation import build_segmentation_dataset, label_histogram
+    from midway_hub.training.data.segmentation.presets import FolderLayout
 
-    chosen = parsed_options(options)
+    chosen = parsed_options(options, FolderLayout)
     found = build_segmentation_dataset(dataset, root, **chosen)
     unnamed = dataset == "folder" and not {"classes", "palette", "encoding"} & set(chosen)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         report = label_histogram(
             found, limit, by_number=unnamed, progress=lambda done, total: bars("label maps", done, total)
         )

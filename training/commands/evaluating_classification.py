@@ -49,6 +49,6 @@ def classification(
     encoder = network_encoder(network, processor, name=model, kind=features)  # type: ignore[arg-type]  # checked there
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_classification(encoder, pictures, neighbours=neighbours, batch=batch, out=out, progress=bars)
     show(result, classification_tables(result), out=None, as_json=as_json)

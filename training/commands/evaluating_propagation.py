@@ -80,7 +80,7 @@ def propagation(
         device=choose_device(device),
         dtype=dtype,  # type: ignore[arg-type]
     )
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_propagation(encoder, data, rules, out=out, limit=limit, pictures=pictures, progress=bars)
     if as_json:
         console.print_json(plain(result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 
 from midway_hub.training.engine.durable import as_disk_full, sync
 from midway_hub.training.engine.settings import EngineSettings
+
+_log = logging.getLogger("midway_hub")
 
 
 class MetricWriter(Protocol):
@@ -63,6 +66,9 @@ def drop_lines_after(path: Path, step: int) -> int:
         if not line.endswith(b"\n") or not _belongs(line, step):
             break
         kept += len(line)
+    later = sum(_belongs(line, step) for line in content[kept:].splitlines())
+    if later:
+        _log.warning("%s is damaged: %d of its lines, behind one that cannot be read, are lost", path, later)
     if kept < len(content):
         with path.open("r+b") as file:
             file.truncate(kept)

@@ -119,6 +119,15 @@ def export_run(
     return out
 
 
+def set_export_aside(run_dir: Path) -> None:
+    """Give what a run exported the name of its step, `export_step_N`, before the run goes on for longer."""
+    export, steps = run_dir / "export", checkpoint_steps(run_dir)
+    if export.exists() and steps:
+        aside = run_dir / f"export_step_{steps[-1]}"
+        export.rename(aside)
+        _log.info("the weights of step %d are in %s", steps[-1], aside)
+
+
 def checkpoint_steps(run_dir: str | Path) -> list[int]:
     """Return the steps that a run has a checkpoint of, in order."""
     folder = Path(run_dir) / "checkpoints"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from midway_hub.training.configuration import ConfigError
@@ -18,8 +18,10 @@ from midway_hub.training.data.segmentation import (
     check_segmentation_dataset,
     class_list,
 )
+from midway_hub.training.data.segmentation.presets import FolderLayout
 from midway_hub.training.data.supervised import Example, Examples
 from midway_hub.training.data.synthetic import CLASSES, PALETTE, held_out_seeds
+from midway_hub.training.fields import KeywordsOf
 from midway_hub.training.tasks.data import PICTURES, TaskData, channels_first
 from PIL import Image
 from pydantic import Field, model_validator
@@ -38,7 +40,7 @@ class SegmentationData(TaskData):
     root: Path | None = None
     """Folder of the data set."""
 
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], KeywordsOf(FolderLayout, "options")] = Field(default_factory=dict)
     """Where a data set's files lie and what their labels mean, where that is not the published way (`FolderLayout`)."""
 
     pipeline: SegmentationPipeline = SegmentationPipeline()
