@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from midway_hub._messages import shown
 from midway_hub._regular import refuse_irregular
 from midway_hub.hub.errors import CorruptWeightsError, WeightsNotFoundError
 
@@ -106,6 +107,21 @@ def read_header(path: str | Path) -> Header:
         fault = "truncated" if size < expected else "longer than its header says"
         raise CorruptWeightsError(f"{path} is {fault}: {size} bytes, expected {expected}.")
     return Header(metadata, shapes)
+
+
+def shapes_of(directory: Path) -> dict[str, Shape]:
+    """Read the shapes of all tensors of a checkpoint folder.
+
+    Args:
+        directory: Folder with weight files.
+
+    Returns:
+        Shape of every tensor by its name.
+
+    Raises:
+        WeightsError: As `read_header`.
+    """
+    return {name: shape for path in weight_files(directory) for name, shape in read_header(path).shapes.items()}
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -273,12 +289,6 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"it has the key {shown(next(key for key in keys if keys.count(key) > 1))} twice")
     return content
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """Write a value from a stranger's file so that it fits into a message."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
