@@ -23,7 +23,6 @@ LARGEST = {
 
 LARGEST_RATIO = 64
 MOST_LABELS = 65_536
-_WRONG = "no network is made so; correct the number, or fetch config.json again"
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 
 
@@ -155,7 +154,7 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {shown(value)}")
             if value > largest:
-                raise ValueError(f"{name} must be at most {largest}, got {shown(value)}: {_WRONG}")
+                raise ValueError(f"{name} must be at most {largest}, got {shown(value)}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         for name in SWITCHES:
@@ -174,9 +173,7 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         if not (_is_number(self.initializer_range) and 0 <= self.initializer_range <= 1):
             raise ValueError(f"initializer_range must be between 0 and 1, got {shown(self.initializer_range)}")
         if not (_is_number(self.mlp_ratio) and 0 < self.mlp_ratio <= LARGEST_RATIO):
-            raise ValueError(
-                f"mlp_ratio must be above 0 and at most {LARGEST_RATIO}, got {shown(self.mlp_ratio)}: {_WRONG}"
-            )
+            raise ValueError(f"mlp_ratio must be above 0 and at most {LARGEST_RATIO}, got {shown(self.mlp_ratio)}")
         for width in ("embed_dim", "motion_dim"):
             if getattr(self, width) * self.mlp_ratio < 1:
                 raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves an MLP of {width} {getattr(self, width)} no width")
@@ -212,10 +209,10 @@ def _check_labels_and_precision(values: Mapping[str, Any]) -> None:
     """Refuse what transformers would take minutes over, or fail on in words of its own."""
     labels = values.get("num_labels")
     if labels is not None and (type(labels) is not int or not 0 <= labels <= MOST_LABELS):
-        raise ValueError(f"num_labels must be a whole number up to {MOST_LABELS}, got {shown(labels)}: {_WRONG}")
+        raise ValueError(f"num_labels must be a whole number up to {MOST_LABELS}, got {shown(labels)}")
     for name in ("id2label", "label2id"):
         if not isinstance(values.get(name), Mapping | None):
-            raise ValueError(f"{name} must map numbers and names of classes, got {shown(values[name])}: {_WRONG}")
+            raise ValueError(f"{name} must map numbers and names of classes, got {shown(values[name])}")
     for name in ("dtype", "torch_dtype"):
         if values.get(name) is not None:
             checked_precision(values[name], name=name)

@@ -14,6 +14,7 @@ IGNORE = 255
 LARGEST = 8192
 """The largest that a width, a window or a grid of a head may be: beyond any head, and short of all memory."""
 
+MOST_SCALES = 64
 FEATURES = ("encoder", "backward")
 NECKS = ("pyramid", "lateral", "none")
 
@@ -155,6 +156,8 @@ class SegmentationHeadConfig(HeadConfig):
             raise ValueError(f"dropout must be at least 0 and below 1, got {shown(self.dropout)}")
         _counts("channels", (self.channels,))
         _counts("pool_scales", self.pool_scales)
+        if len(self.pool_scales) > MOST_SCALES:
+            raise ValueError(f"pool_scales are at most {MOST_SCALES} grids, got {len(self.pool_scales)}")
         if self.slide is not None:
             _sequence("slide", self.slide)
             _counts("slide", self.slide)
@@ -189,7 +192,7 @@ def _counts(name: str, values: Sequence[Any]) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be whole numbers of at least 1, got {shown(value)}")
         if value > LARGEST:
-            raise ValueError(f"{name} must be at most {LARGEST}, got {shown(value)}: no head is that large")
+            raise ValueError(f"{name} must be at most {LARGEST}, got {shown(value)}")
 
 
 def _frozen(value: Any) -> Any:

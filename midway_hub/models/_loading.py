@@ -108,7 +108,7 @@ def check_numbers(
         other = [(key, shapes[key], wanted[key]) for key in shapes.keys() & wanted.keys() if shapes[key] != wanted[key]]
         info = {"missing_keys": wanted.keys() - shapes.keys(), "unexpected_keys": extra, "mismatched_keys": other}
         keys = _problems(info, strict=strict)
-    raise _mismatch(source, [f"  {len(numbers)} numbers that contradict the weights:", *_indented(numbers), *keys])
+    raise _mismatch(source, [f"  numbers that contradict the weights ({len(numbers)}):", *_indented(numbers), *keys])
 
 
 def check_keys(info: Mapping[str, Any], *, source: str, strict: bool) -> None:

@@ -181,7 +181,7 @@ def _configuration(directory: Path, kwargs: dict[str, Any]) -> tuple[MidwayConfi
     place = directory if given is None else given
     try:
         return MidwayConfig.from_pretrained(place, return_unused_kwargs=True, **kwargs)
-    except (AttributeError, TypeError, RecursionError) as error:  # an entry that transformers did not expect
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:  # ours, or transformers' own
         raise ValueError(
             f"the configuration in {place} describes no network: {error}. Correct its config.json, or fetch it again"
         ) from error
