@@ -50,15 +50,15 @@ def test_encode_gives_a_grid_of_the_frames_shape(tiny_net, size):
     assert features.last.shape == (2, 48, *grid)
     assert features.cls.shape == (2, 48)
     assert [layer.shape for layer in features.layers] == [(2, 48, *grid)] * 2
-    assert torch.equal(features.layers[1], features.last)
+    torch.testing.assert_close(features.layers[1], features.last)
 
 
 def test_tokens_and_grid_hold_the_same_numbers(tiny_net):
     images = frames(2, 3, 48, 64)
     grid, tokens = tiny_net.encode(images), tiny_net.encode(images, output_format="tokens")
     assert tokens.last.shape == (2, 1 + 12, 48)
-    assert torch.equal(tokens.last[:, 0], grid.cls)
-    assert torch.equal(tokens.last[:, 1 + 4 * 1 + 2], grid.last[:, :, 1, 2])
+    torch.testing.assert_close(tokens.last[:, 0], grid.cls)
+    torch.testing.assert_close(tokens.last[:, 1 + 4 * 1 + 2], grid.last[:, :, 1, 2])
 
 
 def test_a_clip_is_encoded_like_its_frames(tiny_net):
@@ -167,7 +167,7 @@ def test_sharing_keeps_the_chosen_encoder_and_the_dynamics(tiny_net):
     images = frames(1, 3, 48, 48)
     assert shared.config.target_network == "shared"
     assert tiny_net.config.target_network == "ema"
-    assert torch.equal(shared.encode(images).last, tiny_net.encode(images).last)
+    torch.testing.assert_close(shared.encode(images).last, tiny_net.encode(images).last)
     assert torch.equal(
         shared.dynamics.levels["5"].gates[1].mlp.fc2.weight, tiny_net.dynamics.levels["5"].gates[1].mlp.fc2.weight
     )
@@ -236,9 +236,9 @@ def test_encode_compiles_whole_at_changing_sizes(tiny_net):
 def test_drop_path_acts_on_the_student_in_training_only():
     net = make_tiny_net(drop_path_rate=0.5)
     images = frames(4, 3, 32, 32)
-    assert torch.equal(net.encode(images, network="student").last, net.encode(images, network="student").last)
+    torch.testing.assert_close(net.encode(images, network="student").last, net.encode(images, network="student").last)
     net.train()
-    assert torch.equal(net.encode(images).last, net.encode(images).last)
+    torch.testing.assert_close(net.encode(images).last, net.encode(images).last)
     assert not torch.equal(net.encode(images, network="student").last, net.encode(images, network="student").last)
 
 
@@ -379,7 +379,7 @@ def test_without_refinement_no_level_hears_of_the_motion_above(refinement):
             parameter.add_(0.1)
     after = net.infer_motion(*TWO_FRAMES).latents
     assert not torch.allclose(after[0], before[0])
-    assert all(torch.equal(a, b) is not refinement for a, b in zip(after[1:], before[1:], strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) is not refinement for a, b in zip(after[1:], before[1:], strict=True))
 
 
 def test_without_refinement_every_level_starts_from_the_initial_motion_tokens_and_the_last_block():
