@@ -8,5 +8,5 @@ def shown(value: object, limit: int = 60) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python refuses to write whole numbers of thousands of digits
-        text = f"a {type(value).__name__} that is too long to write"
+        text = f"an {type(value).__name__} that is too long to write"
     return text if len(text) <= limit else f"{text[:limit]}..."
