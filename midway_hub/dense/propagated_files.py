@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from midway_hub._regular import refuse_irregular
 from midway_hub.analysis.propagation import propagate_labels
 from midway_hub.analysis.propagation_frames import Encoder
 from midway_hub.analysis.propagation_pictures import object_legend_names, object_palette, overlay_objects
@@ -130,6 +131,7 @@ def read_first_labels(path: str | Path) -> np.ndarray:
         ValueError: It is in colours, or in more than 8 bits.
         OSError: It cannot be read.
     """
+    refuse_irregular(path)
     with Image.open(path) as picture:
         if picture.mode not in ("P", "L", "1"):
             raise ValueError(

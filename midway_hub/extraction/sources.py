@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from midway_hub._regular import refuse_irregular
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
@@ -129,6 +131,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _in_list(listing: Path, kinds: Sequence[Kind]) -> list[Source]:
+    refuse_irregular(listing)
     try:
         lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -148,6 +151,7 @@ def _in_list(listing: Path, kinds: Sequence[Kind]) -> list[Source]:
 def _file(path: Path, name: str, kinds: Sequence[Kind], *, where: str = "") -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{where}there is no file {path}")
+    refuse_irregular(path)
     kind = _kind(path)
     if path.is_dir() or kind is None or kind not in kinds:
         suffixes = [*(IMAGE_SUFFIXES if "image" in kinds else ()), *(VIDEO_SUFFIXES if "video" in kinds else ())]

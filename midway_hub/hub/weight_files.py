@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from midway_hub._messages import shown
 from midway_hub._regular import refuse_irregular
@@ -354,7 +354,7 @@ def _checked_tensor(name: str, tensor: Any) -> tuple[Shape, int, int]:
     return tuple(shape), begin, end
 
 
-def _are_sizes(values: Any) -> bool:
+def _are_sizes(values: Any) -> TypeGuard[list[int]]:
     few = isinstance(values, list) and len(values) <= _MOST_AXES
     return few and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 

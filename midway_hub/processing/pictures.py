@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from midway_hub._regular import refuse_irregular
 from midway_hub.processing.arrays import pixels_from_array
 
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
@@ -43,6 +44,7 @@ def pixels_from_file(source: str | os.PathLike[str], name: str) -> Tensor:
         raise IsADirectoryError(f"{name} is the folder {path}; pass the image files in it")
     if not path.exists():
         raise FileNotFoundError(f"{name}: there is no file {path}")
+    refuse_irregular(path)
     with path.open("rb") as file:
         return _decode(file, f"{name} ({path})")
 

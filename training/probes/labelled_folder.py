@@ -10,6 +10,8 @@ from midway_hub.training.data.views import normalise
 from midway_hub.training.probes.dense import LabelledFrames
 from PIL import Image, ImageOps
 
+from midway_hub._regular import refuse_irregular
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -48,6 +50,8 @@ def read_labelled_folder(images: Path, labels: Path, *, size: int = 224, patch_s
 
 
 def _read(picture: Path, label: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
+    refuse_irregular(picture)
+    refuse_irregular(label)
     with Image.open(picture) as frame, Image.open(label) as classes:
         if classes.mode not in ("L", "P", "I;16", "I"):
             raise ValueError(f"{label} has mode {classes.mode}; a label map has one channel of whole numbers")

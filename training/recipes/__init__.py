@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from midway_hub._regular import refuse_irregular
+
 
 def list_recipes(kind: str | None = None) -> list[str]:
     """Return the names of all recipes, sorted.
@@ -64,6 +66,7 @@ def kind_of(recipe: str | Path) -> str:
 
 def _read(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
+    refuse_irregular(path)
     values = yaml.safe_load(path.read_text()) if path.is_file() else load_recipe(str(recipe))
     if not isinstance(values, dict):
         raise ValueError(f"{recipe} holds {type(values).__name__}; a recipe is a YAML mapping of sections")

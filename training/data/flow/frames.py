@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from midway_hub._regular import refuse_irregular
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG states the bits of a channel
 
@@ -18,6 +20,7 @@ def read_frame(path: Path) -> np.ndarray:
         OSError: It is not there, is no picture, or is cut off.
         ValueError: It has 16 bits per channel, of which 8 would be lost silently.
     """
+    refuse_irregular(path)
     with Image.open(path) as picture:
         if picture.mode.startswith(("I", "F")) or _is_deep_png(path):
             raise ValueError("it has more than 8 bits per channel; frames have 8 (is it a flow file?)")
@@ -31,6 +34,7 @@ def read_mask(path: Path) -> np.ndarray:
         OSError: It is not there, is no picture, or is cut off.
         ValueError: It is no array of one number per pixel.
     """
+    refuse_irregular(path)
     if path.suffix == ".npy":
         marks = np.load(path, allow_pickle=False)
     else:

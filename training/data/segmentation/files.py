@@ -8,6 +8,8 @@ import numpy as np
 from midway_hub.training.data.frame_pair import SampleError
 from PIL import Image
 
+from midway_hub._regular import refuse_irregular
+
 DEEP = ("I", "F")  # how the names of modes with more than 8 bits begin
 
 
@@ -49,6 +51,7 @@ def read_label_map(path: str | Path, *, coloured: bool = False) -> np.ndarray:
 
 def _opened(path: str | Path) -> Image.Image:
     try:
+        refuse_irregular(path)
         return Image.open(path)
     except FileNotFoundError:
         raise SampleError(str(path), "there is no such file", always=True) from None

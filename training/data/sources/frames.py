@@ -12,6 +12,8 @@ from midway_hub.training.data.sources.choose import choose_pairs
 from midway_hub.training.data.sources.listing import find_frame_folders, frame_number, hash_files
 from PIL import Image
 
+from midway_hub._regular import refuse_irregular
+
 
 class FrameSource:
     """Pairs from folders of images; an item is a folder or, with `every_pair`, a first frame.
@@ -87,6 +89,7 @@ class FrameSource:
 
 def _read_image(path: Path, name: str) -> np.ndarray:
     try:
+        refuse_irregular(path)
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all of these
