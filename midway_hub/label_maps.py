@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from midway_hub._regular import IrregularFileError
 from midway_hub.heads import IGNORE
 from midway_hub.picture_files import opened_picture, upright, upright_pixels
 
@@ -163,7 +164,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     with ExitStack() as stack:
         try:
             picture, _ = stack.enter_context(opened_picture(path, "label map"))
-        except FileNotFoundError:
+        except (FileNotFoundError, IrregularFileError):
             raise
         except (OSError, ValueError, SyntaxError) as error:
             raise LabelMapError(path, f"cannot be read as a picture ({error})") from error

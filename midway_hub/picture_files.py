@@ -13,6 +13,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from midway_hub._regular import refuse_irregular
+
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF, 4.6.5: those whose width is the height of what is stored
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
@@ -59,6 +61,7 @@ def opened_picture(source: str | os.PathLike[str], name: str) -> Iterator[tuple[
     Raises:
         FileNotFoundError: No such file.
         IsADirectoryError: A folder.
+        IrregularFileError: A pipe or a device.
         ValueError: Not an image, several pictures in one file, more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or a URL
             that is not http(s).
         FetchError: The URL does not give an image.
@@ -75,6 +78,7 @@ def opened_picture(source: str | os.PathLike[str], name: str) -> Iterator[tuple[
         raise IsADirectoryError(f"{name} is the folder {path}; pass the image files in it")
     if not path.exists():
         raise FileNotFoundError(f"{name}: there is no file {path}")
+    refuse_irregular(path)
     title = f"{name} ({path})"
     with path.open("rb") as file, _checked(file, title) as image:
         yield image, title

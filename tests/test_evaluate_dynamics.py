@@ -133,7 +133,7 @@ def test_without_gates_heatmaps_equal_those_of_a_config_without_gating_and_the_s
             perturbation_heatmaps(each, each.infer_motion(*frames), level=level, draws=2)
             for each in (ungated, plain, net)
         )
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        torch.testing.assert_close(found, expected)
     assert (gated[2] - found).abs().max() > 1e-3
 
 

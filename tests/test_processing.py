@@ -62,7 +62,7 @@ def test_pixels_are_scaled_and_normalised() -> None:
     )
     inputs = MidwayImageProcessor()(pixels)
     assert inputs.pixel_values.dtype == torch.float32
-    assert torch.equal(inputs.pixel_values[0], expected)
+    torch.testing.assert_close(inputs.pixel_values[0], expected)
 
 
 def test_another_mean_and_deviation_are_used() -> None:
@@ -79,7 +79,7 @@ def test_padding_repeats_the_edge_up_to_multiples_of_16(size: tuple[int, int]) -
     height, width = seen.shape[-2:]
     assert (height, width) == tuple(math.ceil(side / 16) * 16 for side in size)
     rows, columns = torch.arange(height).clamp(max=size[0] - 1), torch.arange(width).clamp(max=size[1] - 1)
-    assert torch.equal(seen, (pixels / 255)[:, rows][:, :, columns])
+    torch.testing.assert_close(seen, (pixels / 255)[:, rows][:, :, columns])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_resizing_is_antialiased_bicubic_clamped_to_the_range_of_pixels() -> Non
     assert raw.min() < 0
     expected = raw.clamp(0, 1)
     inputs = MidwayImageProcessor(fit="resize", size=(32, 16), image_mean=(0, 0, 0), image_std=(1, 1, 1))(pixels)
-    assert torch.equal(inputs.pixel_values, expected)
+    torch.testing.assert_close(inputs.pixel_values, expected)
 
 
 def test_contain_keeps_the_aspect_ratio_and_pads_the_rest() -> None:
@@ -129,7 +129,7 @@ def test_crop_keeps_the_centre() -> None:
     processor = MidwayImageProcessor(fit="crop", size=32, image_mean=(0, 0, 0), image_std=(1, 1, 1))
     pixels = picture(32, 64)
     seen = processor(pixels).pixel_values[0]
-    assert torch.equal(seen, torch.from_numpy(pixels[:, 16:48]).permute(2, 0, 1) / 255)
+    torch.testing.assert_close(seen, torch.from_numpy(pixels[:, 16:48]).permute(2, 0, 1) / 255)
 
 
 # What goes in -------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_the_same_picture_gives_the_same_input_whatever_holds_it(tmp_path: Path)
     processor = MidwayImageProcessor(fit="resize", size=(32, 48))
     expected = processor(pixels).pixel_values
     for holder in holders:
-        assert torch.equal(processor(holder).pixel_values, expected), f"{type(holder)} {getattr(holder, 'shape', '')}"
+        torch.testing.assert_close(processor(holder).pixel_values, expected)
 
 
 def test_a_read_only_array_is_taken_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
@@ -186,14 +186,14 @@ def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "grey.png")
     expected = torch.from_numpy(grey).expand(3, -1, -1) / 255
     for holder in (grey, grey[..., None], torch.from_numpy(grey), Image.fromarray(grey), tmp_path / "grey.png"):
-        assert torch.equal(load_frame(holder), expected)
+        torch.testing.assert_close(load_frame(holder), expected)
 
 
 def test_alpha_is_dropped(tmp_path: Path) -> None:
     pixels = np.dstack([picture(16, 20), picture(16, 20, seed=1)[..., 0]])
     Image.fromarray(pixels).save(tmp_path / "alpha.png")
     for holder in (pixels, torch.from_numpy(pixels).permute(2, 0, 1), Image.fromarray(pixels), tmp_path / "alpha.png"):
-        assert torch.equal(load_frame(holder), torch.from_numpy(pixels[..., :3]).permute(2, 0, 1) / 255)
+        torch.testing.assert_close(load_frame(holder), torch.from_numpy(pixels[..., :3]).permute(2, 0, 1) / 255)
 
 
 def test_a_palette_with_transparency_is_read_by_its_colours(recwarn: pytest.WarningsRecorder) -> None:
@@ -201,7 +201,7 @@ def test_a_palette_with_transparency_is_read_by_its_colours(recwarn: pytest.Warn
     colours = load_frame(image.convert("RGB"))
     file = Image.open(encoded(image, "PNG", transparency=bytes(range(256))))
     assert file.mode == "P"
-    assert torch.equal(load_frame(file), colours)
+    torch.testing.assert_close(load_frame(file), colours)
     assert not recwarn.list
 
 
@@ -211,7 +211,7 @@ def test_16_bit_pictures_keep_their_16_bits(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "deep.tif")
     expected = (torch.from_numpy(deep.astype(np.float32)) / 65535).expand(3, -1, -1)
     for holder in (deep, tmp_path / "deep.png", tmp_path / "deep.tif", Image.fromarray(deep)):
-        assert torch.equal(load_frame(holder), expected)
+        torch.testing.assert_close(load_frame(holder), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -223,9 +223,9 @@ def test_pictures_are_turned_upright(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     expected = load_frame(upright)
-    assert torch.equal(load_frame(tmp_path / "turned.png"), expected)
+    torch.testing.assert_close(load_frame(tmp_path / "turned.png"), expected)
     with Image.open(tmp_path / "turned.png") as image:
-        assert torch.equal(load_frame(image), expected)
+        torch.testing.assert_close(load_frame(image), expected)
 
 
 def test_a_photograph_with_a_preview_behind_it_is_read(tmp_path: Path) -> None:
@@ -265,13 +265,13 @@ def test_a_list_of_frames_passed_as_clips_is_one_clip(kind: str) -> None:
     clip = {"list": list(stack), "array": stack, "tensor": torch.from_numpy(stack).permute(0, 3, 1, 2)}[kind]
     inputs = MidwayImageProcessor()(clips=clip)
     assert inputs.pixel_values.shape == (1, 4, 3, 16, 32)
-    assert torch.equal(inputs.pixel_values[0], MidwayImageProcessor()(clip).pixel_values)
+    torch.testing.assert_close(inputs.pixel_values[0], MidwayImageProcessor()(clip).pixel_values)
 
 
 def test_frames_of_several_number_types_make_one_clip() -> None:
     frame = picture(16, 16)
     inputs = MidwayImageProcessor()(clips=[frame, frame / 255])
-    assert torch.equal(inputs.pixel_values[0, 0], inputs.pixel_values[0, 1])
+    torch.testing.assert_close(inputs.pixel_values[0, 0], inputs.pixel_values[0, 1])
 
 
 def test_a_batch_equals_its_images_one_by_one() -> None:
@@ -280,7 +280,7 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
     batch = processor(images)
     assert batch.geometry.sizes == ((30, 50), (77, 40), (48, 64))
     for i, image in enumerate(images):
-        assert torch.equal(batch.pixel_values[i], processor(image).pixel_values[0])
+        torch.testing.assert_close(batch.pixel_values[i], processor(image).pixel_values[0])
 
 
 def test_sizes_that_pad_to_the_same_input_are_one_batch() -> None:
@@ -307,7 +307,7 @@ def test_load_frames_gives_unit_range_tensors_in_order() -> None:
     frames = load_frames([images[0], Image.fromarray(images[1]), torch.from_numpy(images[2]).permute(2, 0, 1)])
     for frame, image in zip(frames, images, strict=True):
         assert frame.dtype == torch.float32
-        assert torch.equal(frame, torch.from_numpy(image).permute(2, 0, 1) / 255)
+        torch.testing.assert_close(frame, torch.from_numpy(image).permute(2, 0, 1) / 255)
     assert [frame.shape for frame in load_frames(np.stack(images))] == [(3, 5, 9)] * 3
     assert [frame.shape for frame in load_frames(images[0])] == [(3, 5, 9)]
 
@@ -457,7 +457,7 @@ def test_a_saved_processor_does_the_same_when_loaded(
     assert [path.name for path in tmp_path.iterdir()] == ["preprocessor_config.json"]
     assert loaded.to_dict() == processor.to_dict()
     image = picture(37, 50)
-    assert torch.equal(loaded(image).pixel_values, processor(image).pixel_values)
+    torch.testing.assert_close(loaded(image).pixel_values, processor(image).pixel_values)
     assert loaded(image).geometry == processor(image).geometry
 
 

@@ -59,8 +59,8 @@ def test_all_doors_give_equal_features(saved, tmp_path):
         model = AutoModel.from_pretrained(folder).encode(images, layers=[2, 11])
         backbone = MidwayBackbone.from_pretrained(folder, out_indices=[3, 12])(images)
     for layer, feature_map, by_model in zip(expected.layers, backbone.feature_maps, model.layers, strict=True):
-        assert torch.equal(by_model, layer)
-        assert torch.equal(feature_map, layer)
+        torch.testing.assert_close(by_model, layer)
+        torch.testing.assert_close(feature_map, layer)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -81,7 +81,7 @@ def test_the_backbone_of_a_shared_network_is_its_one_encoder(tmp_path):
     net.save_pretrained(tmp_path)
     images = torch.randn(1, 3, 32, 32)
     backbone = MidwayBackbone.from_pretrained(tmp_path).eval()
-    assert torch.equal(backbone(images).feature_maps[0], net.encode(images).last)
+    torch.testing.assert_close(backbone(images).feature_maps[0], net.encode(images).last)
 
 
 def test_the_backbone_gives_hidden_states_of_every_block(saved):
@@ -90,7 +90,9 @@ def test_the_backbone_gives_hidden_states_of_every_block(saved):
     output = MidwayBackbone.from_pretrained(folder, out_features=["stage1"]).eval()(images, output_hidden_states=True)
     assert len(output.hidden_states) == 12
     assert len(output.feature_maps) == 1
-    assert torch.equal(output.hidden_states[5], net.encode(images, layers=[5], output_format="tokens").layers[0])
+    torch.testing.assert_close(
+        output.hidden_states[5], net.encode(images, layers=[5], output_format="tokens").layers[0]
+    )
 
 
 def test_the_backbone_refuses_the_stem_and_frames_off_the_grid(saved):

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from midway_hub._durable import whole_file
+from midway_hub._regular import refuse_irregular
 
 FORMAT = "midway-hub tracks 1"
 
@@ -105,6 +106,7 @@ class Tracks:
             OSError: It cannot be read.
         """
         path = checked_tracks_file(path)
+        refuse_irregular(path)
         try:
             return cls._from_json(path) if path.suffix.lower() == ".json" else cls._from_npz(path)
         except OSError:

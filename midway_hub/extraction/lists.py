@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from midway_hub._regular import refuse_irregular
+
 COMMENT = "#"
 _LINES = re.compile(r"\r\n|\n|\r")
 
@@ -62,6 +64,7 @@ def lines_of(listing: Path) -> list[str]:
         OSError: It cannot be read.
         ValueError: It is no UTF-8 text.
     """
+    refuse_irregular(listing)
     try:
         return _LINES.split(listing.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:

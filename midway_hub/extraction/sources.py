@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from midway_hub._regular import refuse_irregular
 from midway_hub.extraction.lists import read_list
 from midway_hub.frame_names import natural_path_key
 
@@ -184,6 +185,7 @@ def _in_list(listing: Path, kinds: Sequence[Kind]) -> tuple[list[Source], int]:
 def _file(path: Path, name: str, kinds: Sequence[Kind], *, where: str = "") -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{where}there is no file {path}")
+    refuse_irregular(path)
     kind = _kind(path)
     if path.is_dir() or kind is None or kind not in kinds:
         suffixes = [*(IMAGE_SUFFIXES if "image" in kinds else ()), *(VIDEO_SUFFIXES if "video" in kinds else ())]

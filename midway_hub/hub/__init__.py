@@ -10,7 +10,7 @@ from midway_hub.hub.errors import (
 )
 from midway_hub.hub.push import push_folder, push_to_hub
 from midway_hub.hub.resolution import Resolved, resolve
-from midway_hub.hub.weight_files import check_safetensors
+from midway_hub.hub.weight_files import check_safetensors, shapes_of
 from midway_hub.registry import UnknownModelError
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "push_folder",
     "push_to_hub",
     "resolve",
+    "shapes_of",
     "write_model_card",
 ]

@@ -14,6 +14,7 @@ from midway_hub._version import __version__
 from midway_hub.cards import CARD, is_handwritten, write_model_card
 from midway_hub.hub.errors import WeightsAccessError, WeightsUnavailableError
 from midway_hub.hub.local import open_directory
+from midway_hub.hub.patience import limited_patience
 from midway_hub.hub.weight_files import CONFIG, INDEX, WEIGHTS
 from midway_hub.registry import list_models
 
@@ -63,6 +64,7 @@ def push_to_hub(
         return push_folder(folder, repo_id, base=base, **kwargs)
 
 
+@limited_patience()
 def push_folder(
     directory: str | Path,
     repo_id: str,

@@ -18,6 +18,7 @@ from midway_hub.hub.errors import (
     WeightsUnavailableError,
     plain_errors,
 )
+from midway_hub.hub.patience import limited_patience
 from midway_hub.hub.watching import watched
 from midway_hub.hub.weight_files import CONFIG, INDEX, WEIGHTS, check_config, check_safetensors, is_pickle, shard_names
 from midway_hub.registry import of_repository
@@ -158,7 +159,10 @@ class Repository:
         names = of_repository(self.repo_id)
         if names:
             return f"{message} Its weights are loaded by name: {', '.join(map(repr, names))}."
-        with contextlib.suppress(Exception):  # the list is a courtesy: the error is the missing file
+        with (
+            contextlib.suppress(Exception),
+            limited_patience(0),
+        ):  # the list is a courtesy: the error is the missing file
             held = HfApi(token=self.token).list_repo_files(self.repo_id, revision=self.revision)
             pickles = [name for name in held if is_pickle(name)]
             message += f" It holds: {', '.join(held[:12])}{', ...' if len(held) > 12 else ''}."

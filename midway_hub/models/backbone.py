@@ -20,6 +20,7 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
     """
 
     has_attentions = False
+    encoder_alone = True
     _keys_to_ignore_on_load_unexpected = [r"^(student|teacher|dynamics|flow_head|segmentation_head)\."]  # noqa: RUF012
 
     def __init__(self, config: MidwayConfig) -> None:

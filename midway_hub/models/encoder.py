@@ -51,6 +51,8 @@ class MidwayEncoder(VisionTransformer):
             drop_path_rate=drop_path_rate,
             dynamic_img_size=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            # Without memory, as a network is built to be loaded, there is nothing to draw; timm takes its time over it.
+            weight_init="skip" if torch.get_default_device().type == "meta" else "",
         )
         self.stored_grid = config.grid_size
         self.gradient_checkpointing = False  # set by transformers' gradient_checkpointing_enable()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from midway_hub import MidwayNetwork
+from midway_hub._regular import refuse_irregular
 
 
 def describe_network(network: MidwayNetwork) -> dict[str, Any]:
@@ -44,5 +45,6 @@ def weights_digest(module: nn.Module) -> str:
 
 def file_digest(file: Path) -> str:
     """Return the sha256 of a file."""
+    refuse_irregular(file)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

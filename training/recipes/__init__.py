@@ -11,6 +11,8 @@ from typing import Any
 from midway_hub.training.overrides import merged
 from midway_hub.training.yaml_text import parse_yaml, read_yaml
 
+from midway_hub._regular import refuse_irregular
+
 
 def list_recipes(kind: str | None = None) -> list[str]:
     """Return the names of all recipes, sorted.
@@ -65,6 +67,7 @@ def kind_of(recipe: str | Path) -> str:
 
 def _read(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
+    refuse_irregular(path)
     values = read_yaml(path) if path.is_file() else load_recipe(str(recipe))
     if not isinstance(values, dict):
         raise ValueError(f"{recipe} holds {type(values).__name__}; a recipe is a YAML mapping of sections")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from midway_hub._regular import refuse_irregular
 from midway_hub.flow_io.numpy_files import array_of
 from midway_hub.picture_files import opened_picture, read_picture, upright_pixels
 
@@ -32,6 +33,7 @@ def read_mask(path: Path) -> np.ndarray:
         OSError: It is not there.
         ValueError: It is no picture or is cut off, or no array of one number per pixel.
     """
+    refuse_irregular(path)
     if path.suffix == ".npy":
         marks = array_of(path.read_bytes())
     else:

@@ -15,6 +15,8 @@ from midway_hub.training.evaluation.pixels import frame_tensor
 from midway_hub.training.evaluation.weights import file_digest
 from torch import Tensor
 
+from midway_hub.devices import checked_device
+
 if TYPE_CHECKING:
     from midway_hub import MidwayNetwork
 
@@ -93,7 +95,7 @@ class RAFT:
             network = getattr(optical_flow, f"raft_{size}")(weights=None, progress=False)
         if weights is not None:
             _load(network, weights)
-        self.network, self.updates = network.eval().to(device), updates
+        self.network, self.updates = network.eval().to(checked_device(device)), updates
         self.name = f"raft_{size}" if weights is not None else f"raft_{size} (random weights)"
         self.settings: dict[str, Any] = {
             "kind": f"torchvision raft_{size}",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from midway_hub import MidwayNetwork
 from midway_hub.analysis.propagation_features import FeatureSource, network_features
 from midway_hub.analysis.propagation_frames import Encoder
+from midway_hub.devices import checked_device
 
 TIMM = "timm:"
 
@@ -93,5 +94,6 @@ def load_encoder(
         return network_encoder(network, name=name, features=features, layer=layer)
     import timm
 
+    place = checked_device(device)
     module = timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0, dynamic_img_size=True)
-    return module_encoder(module.to(device, precision).eval(), name=name, layer=layer)
+    return module_encoder(module.to(place, precision).eval(), name=name, layer=layer)
