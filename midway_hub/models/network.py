@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from midway_hub import registry
 from midway_hub.config import MidwayConfig
 from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
-from midway_hub.models._checks import check_frames, check_pair, normalise_layers
+from midway_hub.models._checks import check_frames, check_pair, check_weights, normalise_layers
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.models.flow import FlowHead, Tile, estimate_flow, flow_head_inputs
@@ -202,7 +202,8 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
         Raises:
             MissingHeadError: This checkpoint has no flow head; the message names those that have one.
-            ValueError: A frame is unfit, the two differ in shape, or tile or overlap make no sense.
+            ValueError: A frame is unfit, the two differ in shape, tile or overlap make no sense, or the flow is not
+                finite.
         """
         if not self.has_flow_head:
             raise self._missing_head("flow")
@@ -250,7 +251,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
         Raises:
             MissingHeadError: This checkpoint has no segmentation head; the message names those that have one.
-            ValueError: A frame is unfit, or `slide` makes no sense.
+            ValueError: A frame is unfit, `slide` makes no sense, or the logits are not finite.
         """
         if not self.has_segmentation_head:
             raise self._missing_head("segmentation")
@@ -342,6 +343,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
     def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int], any_size: bool = False) -> Tensor:
         weights, config = self.student.pos_embed, self.config
+        check_weights(weights)
         check_frames(
             frames,
             name=name,
