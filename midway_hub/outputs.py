@@ -12,11 +12,24 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """Base of all outputs: the same operation on every tensor of a record."""
+    """Base of all outputs: the same operation on every tensor of a record.
+
+    Every record is a node of torch's trees (`torch.utils._pytree`), so that `torch.export` takes what returns it.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        register_pytree_node(
+            cls,
+            lambda record: ([getattr(record, field.name) for field in fields(record)], None),
+            lambda values, _: cls(*values),
+            serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        )
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Return a copy in which `function` was applied to every tensor, nested records and tuples included."""
