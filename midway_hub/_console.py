@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -98,8 +99,17 @@ def markdown(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    OUT.file.write(json.dumps(value, indent=2, default=str) + "\n")
+    """Print one JSON document; numbers that are not finite are null."""
+    OUT.file.write(json.dumps(_known(value), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _known(value: Any) -> Any:
+    """Return `value` with null for numbers that are not finite, for which JSON has no words."""
+    if isinstance(value, Mapping):
+        return {key: _known(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

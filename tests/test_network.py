@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -350,13 +351,100 @@ GOOD = torch.zeros(1, 3, 32, 32)
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "floating point and normalised"),
         (torch.zeros(1, 3, 30, 50), "multiples of 16; the nearest legal sizes are 16×48 or 32×64"),
         (torch.full((1, 3, 32, 32), float("nan")), "3072 values that are NaN or infinite of 3072"),
-        (torch.zeros(1, 3, 32, 32, device="meta"), "images is on meta, the network on cpu"),
+        (torch.zeros(1, 3, 32, 32, device="meta"), "images must be a dense tensor, got a meta tensor"),
     ],
 )
 def test_encode_refuses_unfit_frames(tiny_net, images, message):
     with pytest.raises(ValueError) as error:
         tiny_net.encode(images)
     assert message in str(error.value)
+
+
+def not_dense():
+    """Tensors that look like frames and are none, with what is said of each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that some of these kinds are young or old
+        return {
+            "meta": (GOOD.to("meta"), "got a meta tensor, which has a shape but no values"),
+            "sparse": (GOOD.to_sparse(), "got one of layout torch.sparse_coo; pass its to_dense()"),
+            "rows": (GOOD[0, 0].to_sparse_csr(), "got one of layout torch.sparse_csr; pass its to_dense()"),
+            "nested": (torch.nested.nested_tensor([GOOD[0], GOOD[0]]), "got a nested tensor; stack frames of one size"),
+            "jagged": (
+                torch.nested.nested_tensor([GOOD[0], GOOD[0]], layout=torch.jagged),
+                "got a nested tensor; stack frames of one size",
+            ),
+            "quantised": (
+                torch.quantize_per_tensor(GOOD, 0.1, 0, torch.quint8),
+                "got a quantised tensor of torch.quint8; pass its dequantize()",
+            ),
+        }
+
+
+NOT_DENSE = not_dense()
+
+
+@pytest.mark.parametrize("kind", NOT_DENSE)
+@pytest.mark.parametrize("method", ["encode", "infer_motion", "dynamics_tokens", "__call__"])
+def test_tensors_that_are_not_dense_are_refused_by_name(tiny_net, kind, method):
+    frames, message = NOT_DENSE[kind]
+    arguments = {"infer_motion": (frames, frames), "dynamics_tokens": (frames, "student")}.get(method, (frames,))
+    with pytest.raises(ValueError, match="must be a dense tensor") as error:
+        getattr(tiny_net, method)(*arguments)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.bool, torch.int64, torch.uint16],
+)
+def test_numbers_that_networks_do_not_compute_with_are_refused(tiny_net, dtype):
+    with pytest.raises(ValueError, match=f"images must be floating point and normalised .* got {dtype}"):
+        tiny_net.encode(GOOD.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floats_of_every_usual_width_are_taken_by_a_network_of_any(tiny_net, dtype):
+    frames = torch.randn(1, 3, 32, 32)
+    close(tiny_net.encode(frames.to(dtype)).last, tiny_net.encode(frames).last, rtol=0.1, atol=0.1)
+    close(tiny_net.double().encode(frames.to(dtype)).last, tiny_net.encode(frames).last, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (1e30, torch.float32),
+        (-1e30, torch.float32),
+        (3e38, torch.float32),
+        (1e300, torch.float64),
+        (6e4, torch.float16),
+    ],
+)
+@pytest.mark.parametrize("network", [torch.float32, torch.float64])
+def test_values_that_would_overflow_are_refused(tiny_net, value, dtype, network):
+    frames = torch.zeros(1, 3, 32, 32, dtype=dtype)
+    frames[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match=r"images holds values from .* normalised frames lie within about 3 of 0"):
+        tiny_net.to(network).encode(frames)
+
+
+@pytest.mark.parametrize(("value", "count"), [(float("nan"), 1), (float("inf"), 1), (-float("inf"), 1)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_single_value_that_is_not_finite_is_found(tiny_net, value, count, dtype):
+    frames = torch.zeros(1, 3, 32, 32, dtype=dtype)
+    frames[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match=f"images holds {count} values that are NaN or infinite of 3072"):
+        tiny_net.encode(frames)
+
+
+def test_pixels_that_nobody_normalised_are_still_taken(tiny_net):
+    assert torch.isfinite(tiny_net.encode(torch.full((1, 3, 32, 32), 255.0)).last).all()
+
+
+def test_a_network_without_values_or_of_a_type_that_nothing_computes_with_says_so(tiny_net):
+    with pytest.raises(ValueError, match="the network is on the meta device, where weights have no values"):
+        copy.deepcopy(tiny_net).to("meta").encode(GOOD)
+    with pytest.raises(ValueError, match=r"the network is in torch.float8_e4m3fn, .* net.float\(\)"):
+        tiny_net.to(torch.float8_e4m3fn).encode(GOOD)
 
 
 def test_encode_refuses_what_is_no_tensor(tiny_net):

@@ -607,6 +607,47 @@ def test_load_frames_refuses_clips() -> None:
         load_frames([[picture(4, 4)]])
 
 
+PIXELS = torch.rand(3, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PIXELS.to("meta"), "got a meta tensor, which has a shape but no values"),
+        (lambda: torch.stack([PIXELS, PIXELS]).to("meta"), "got a meta tensor"),
+        (lambda: PIXELS.to_sparse(), "got one of layout torch.sparse_coo; pass its to_dense()"),
+        (lambda: torch.nested.nested_tensor([PIXELS, PIXELS]), "got a nested tensor; stack frames of one size"),
+        (lambda: torch.quantize_per_tensor(PIXELS, 0.1, 0, torch.quint8), "pass its dequantize()"),
+        (lambda: [PIXELS, PIXELS.to("meta")], "got a meta tensor"),
+        (lambda: [[PIXELS.to_sparse()]], "pass its to_dense()"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_that_are_not_dense_are_no_frames(make, message: str) -> None:
+    with pytest.raises(ValueError, match="must be a dense tensor") as refused:
+        MidwayImageProcessor()(make())
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.bool, torch.int64])
+def test_pixels_of_types_that_are_none_of_pictures_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"of dtype {dtype}; wanted uint8"):
+        load_frame(PIXELS.to(dtype))
+
+
+@pytest.mark.parametrize("make", [lambda t: t.to("meta"), lambda t: t.to_sparse(), lambda t: t.to_sparse_coo()])
+def test_undo_refuses_tensors_that_are_not_dense(make) -> None:
+    inputs = MidwayImageProcessor()(PIXELS)
+    with pytest.raises(ValueError, match="dense must be a dense tensor"):
+        MidwayImageProcessor().undo(make(inputs["pixel_values"]), inputs.geometry)
+
+
+def test_undo_refuses_floats_that_nothing_computes_with() -> None:
+    inputs = MidwayImageProcessor()(PIXELS)
+    with pytest.raises(ValueError, match=r"float8_e4m3fn cannot be interpolated"):
+        MidwayImageProcessor().undo(inputs["pixel_values"].to(torch.float8_e4m3fn), inputs.geometry)
+
+
 def test_images_of_different_sizes_are_refused_with_a_remedy_that_works() -> None:
     images = [picture(30, 50), picture(30, 70), picture(30, 50)]
     remedy = r"30×50 \(2 of them\), 30×70 \(1 of them\).*fit='contain'.*fit='pad' with size=\(32, 80\)"

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
 from midway_hub.analysis.propagation_frames import Encoder, chained, encoded_frames
 from midway_hub.analysis.propagation_maps import label_seeds, read_labels
 from midway_hub.analysis.propagation_protocols import PropagationProtocol
@@ -102,8 +103,7 @@ class _Labelled(NamedTuple):
 def _unit_features(features: Tensor, grid: tuple[int, ...]) -> Tensor:
     if features.ndim != 3 or tuple(features.shape[-2:]) != grid:
         raise ValueError(f"features must be (D, {grid[0]}, {grid[1]}) in every frame, got {tuple(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError("features hold NaN or infinite values; nothing can be propagated by them")
+    need_finite(features, "a frame's feature map")
     return F.normalize(features.detach().flatten(1).T.float(), dim=1)
 
 

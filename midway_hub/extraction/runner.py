@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from midway_hub._tensors import need_finite
 from midway_hub._version import __version__
 from midway_hub.extraction.frames import Frames, open_frames
 from midway_hub.extraction.plan import Task, make_plan, output_folder
@@ -145,7 +146,7 @@ def _extract(job: Job, settings: Settings, task: Task, folder: Path, report: Cal
         report(total=total)
         for rows in job.rows(frames):
             for name, values in rows.items():
-                _check_finite(name, values, done)
+                need_finite(values, name, where=f" in rows {done} to {done + len(values) - 1}")
                 spool.append(name, values)
             done += len(next(iter(rows.values())))
             report(done=done, total=total)
@@ -166,15 +167,6 @@ def _facts(net: MidwayNetwork, task: Task, frames: Frames) -> dict[str, Any]:
         "note": frames.note,
         "package_version": __version__,
     }
-
-
-def _check_finite(name: str, values: np.ndarray, start: int) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise ValueError(
-            f"{name} holds {int((~finite).sum())} values that are NaN or infinite in rows {start} to "
-            f"{start + len(values) - 1}; nothing was stored. In float16 numbers overflow: try float32"
-        )
 
 
 def _reason(error: Exception, settings: Settings) -> str:

@@ -7,7 +7,7 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 
 from midway_hub.config import MidwayConfig
-from midway_hub.models._checks import check_frames
+from midway_hub.models._checks import check_frames, check_weights
 from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.models.pretrained import MidwayPreTrainedModel
 
@@ -49,6 +49,7 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
             `feature_maps`: one (B, D, h, w) per out feature, through the final norm.
         """
         config = self.config
+        check_weights(self.encoder.pos_embed)
         check_frames(
             pixel_values,
             name="pixel_values",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from midway_hub import registry
 from midway_hub.config import MidwayConfig
 from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
-from midway_hub.models._checks import check_frames, check_pair, normalise_layers
+from midway_hub.models._checks import check_frames, check_pair, check_weights, normalise_layers
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.models.flow import FlowHead, Tile, estimate_flow, flow_head_inputs
@@ -235,7 +235,8 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
         Raises:
             MissingHeadError: This checkpoint has no flow head; the message names those that have one.
-            ValueError: A frame is unfit, the two differ in shape, or tile or overlap make no sense.
+            ValueError: A frame is unfit, the two differ in shape, tile or overlap make no sense, or the flow is not
+                finite.
         """
         return self._flow_by(self.predict_flow, source, target, tile, overlap)
 
@@ -331,7 +332,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
         Raises:
             MissingHeadError: This checkpoint has no segmentation head; the message names those that have one.
-            ValueError: A frame is unfit, or `slide` makes no sense.
+            ValueError: A frame is unfit, `slide` makes no sense, or the logits are not finite.
         """
         self.require_segmentation_head()
         images = self._checked(images, "images", axes=(4,), any_size=True)
@@ -437,6 +438,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
     def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int], any_size: bool = False) -> Tensor:
         weights, config = self.student.pos_embed, self.config
+        check_weights(weights)
         check_frames(
             frames,
             name=name,

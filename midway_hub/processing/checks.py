@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from midway_hub._tensors import FLOATS, check_dense_tensor
 from midway_hub.processing.geometry import UNDO_MODES, Geometry, Size, by
 
 _WRITTEN_BY_TRANSFORMERS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
@@ -87,6 +88,7 @@ def check_dense(dense: Any, geometry: Any, mode: str, fill: float) -> None:
         raise TypeError(f"dense must be a tensor, got {type(dense).__name__}")
     if not isinstance(geometry, Geometry):
         raise TypeError(f"geometry must be the inputs.geometry of a processed batch, got {type(geometry).__name__}")
+    check_dense_tensor(dense, "dense")
     choice("mode", mode, UNDO_MODES)
     shape, items, (height, width) = tuple(dense.shape), len(geometry), geometry.model_size
     if dense.ndim < 3 or 0 in shape:
@@ -98,7 +100,7 @@ def check_dense(dense: Any, geometry: Any, mode: str, fill: float) -> None:
             f"dense is {by((shape[-2], shape[-1]))}, no whole fraction of the model input {by((height, width))}; "
             f"was it computed from this batch?"
         )
-    if not dense.is_floating_point():
+    if dense.dtype not in FLOATS:
         if mode != "nearest":
             raise ValueError(f"dense of dtype {dense.dtype} cannot be interpolated: take mode='nearest', or floats")
         if math.isnan(fill) and any(placement.cropped for placement in geometry.placements):
