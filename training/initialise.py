@@ -9,7 +9,6 @@ from midway_hub.training.recipes import load_recipe
 
 from midway_hub.config import MidwayConfig
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import MidwayImageProcessor
 from midway_hub.registry import get_entry
 from midway_hub.verify import save_golden
 
@@ -35,6 +34,5 @@ def initialise(recipe: str, out: Path) -> MidwayNetwork:
     net = MidwayNetwork(MidwayConfig(**get_entry(settings["model"]).architecture)).eval()
     net = net.to(getattr(torch, settings["dtype"]))
     net.save_pretrained(out)
-    MidwayImageProcessor().save_pretrained(out)
     save_golden(MidwayNetwork.from_pretrained(out), out)
     return net

@@ -11,7 +11,6 @@ import torch
 from midway_hub.models.flow import Tile
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.processing import MidwayImageProcessor
-from midway_hub.processing.geometry import Geometry
 
 
 @torch.inference_mode()
@@ -41,11 +40,11 @@ def flow_between(
     """
     if len(frames) != 2:
         raise ValueError(f"flow is between two frames, got {len(frames)}")
-    processor = _processor(size)
+    processor = _processor(net, size)
     inputs = processor(list(frames))
     source, target = inputs["pixel_values"].to(net.device).split(1)
     flow = net.flow(source, target, tile=tile, overlap=overlap).flow
-    own = processor.undo_flow(flow, Geometry(inputs.geometry.placements[:1], inputs.geometry.model_size))
+    own = processor.undo_flow(flow, inputs.geometry[:1])
     return own[0].movedim(0, -1).float().cpu().numpy()
 
 
@@ -72,12 +71,12 @@ def labels_of(
         ValueError: As `MidwayNetwork.segment`.
         MissingHeadError: The network has no segmentation head.
     """
-    processor = _processor(size)
+    processor = _processor(net, size)
     inputs = processor([frame])
     labels = net.segment(inputs["pixel_values"].to(net.device), slide=slide).labels
     return processor.undo(labels.to(torch.uint8), inputs.geometry, mode="nearest", fill=255)[0].cpu().numpy()
 
 
-def _processor(size: int | None) -> MidwayImageProcessor:
+def _processor(net: MidwayNetwork, size: int | None) -> MidwayImageProcessor:
     """Fit frames to the short side that is wanted, if any; the network pads them itself."""
-    return MidwayImageProcessor(fit="pad" if size is None else "shortest", size=size, multiple=1)
+    return net.image_processor.with_short_side(size, multiple=1)

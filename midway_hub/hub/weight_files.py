@@ -10,6 +10,7 @@ from typing import Any
 from midway_hub.hub.errors import CorruptWeightsError, WeightsNotFoundError
 
 CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MODEL_TYPE = "midway"

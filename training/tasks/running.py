@@ -26,6 +26,8 @@ from midway_hub.training.timeline import Timeline
 
 from midway_hub import MidwayNetwork
 from midway_hub.heads import FlowHeadConfig
+from midway_hub.hub.weight_files import PREPROCESSOR
+from midway_hub.processing import MidwayImageProcessor, read_processor
 
 MAY_CHANGE = (
     "recipe",
@@ -60,6 +62,9 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
     fabric = make_fabric(config.engine)
     examples = config.data.examples()
     plan = make_task_plan(config, items=len(examples), world_size=fabric.world_size)
+    task = build_task(config, plan.timeline)
+    if (run_dir / ARCHITECTURE).is_file():  # it goes on with frames as it began, whatever became of what it began from
+        task.network.model.image_processor = run_processor(run_dir, task.network.model)
     batches = config.data.batches(
         examples,
         seed=config.seed,
@@ -68,8 +73,8 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         world_size=fabric.world_size,
         accumulate=config.engine.accumulate,
         pin_memory=fabric.device.type == "cuda",
+        normalisation=task.network.model.image_processor.normalisation,
     )
-    task = build_task(config, plan.timeline)
     outcome = train(
         task,
         batches,
@@ -116,7 +121,14 @@ def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:
 
     config = parse_task_config(values)
     model = MidwayNetwork(MidwayConfig.from_dict(json.loads((run_dir / ARCHITECTURE).read_text())))
+    model.image_processor = run_processor(run_dir, model)
     return build_task(config, make_task_plan(config, items=1, world_size=1).timeline, model=model)
+
+
+def run_processor(run_dir: Path, model: MidwayNetwork) -> MidwayImageProcessor:
+    """Read how frames are made for a run's network, by ImageNet's numbers where the run does not say."""
+    file = run_dir / PREPROCESSOR
+    return read_processor(file if file.is_file() else None, patch_size=model.config.patch_size)
 
 
 def forecast(config: AnyConfig) -> Plan:
@@ -129,6 +141,7 @@ def leave_for_report(config: AnyConfig, plan: Plan, task: Task, examples: Exampl
     """Write what only a run's start knows: derived numbers, what the network is made of, pictures of a few examples."""
     derived = [dataclasses.asdict(number) for number in plan.derived]
     (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
+    task.network.model.image_processor.save_pretrained(run_dir)
     (run_dir / ARCHITECTURE).write_text(task.network.model.config.to_json_string(use_diff=False))
     if not (run_dir / "samples").exists():
         config.data.save_pictures(examples, run_dir / "samples", seed=config.seed)

@@ -103,6 +103,7 @@ def with_head(
         kept = {name: value for name, value in kept.items() if not name.startswith(f"{which}.")}
     kept = {name: value for name, value in kept.items() if name in network.state_dict()}
     network.load_state_dict(kept, strict=False)
+    network.image_processor = pretrained.image_processor
     if start.freeze:
         network.requires_grad_(False)
         getattr(network, which).requires_grad_(True)
