@@ -216,7 +216,7 @@ def features(
             output_format=output_format,  # type: ignore[arg-type]
             every=every,
             batch=batch,
-            processor=_processor(size, net.config.patch_size),
+            processor=_processor(net, size),
             format=format,  # type: ignore[arg-type]
             reader=reader,
             overwrite=overwrite,
@@ -254,7 +254,7 @@ def motion(
             out,
             every=every,
             batch=batch,
-            processor=_processor(size, net.config.patch_size),
+            processor=_processor(net, size),
             format=format,  # type: ignore[arg-type]
             reader=reader,
             overwrite=overwrite,
@@ -318,10 +318,9 @@ def doctor(as_json: Json = False) -> None:
 # -- helpers -------------------------------------------------------------------------------------------------------
 
 
-def _processor(size: int | None, multiple: int) -> Any:
-    from midway_hub.processing import MidwayImageProcessor
-
-    return MidwayImageProcessor(fit="pad" if size is None else "shortest", size=size, multiple=multiple)
+def _processor(net: Any, size: int | None) -> Any:
+    """Without --size frames are made as the checkpoint says: as they are, unless it was saved with another fit."""
+    return net.image_processor if size is None else net.image_processor.with_short_side(size)
 
 
 def _numbers(text: str) -> list[int]:

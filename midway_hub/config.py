@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
+from midway_hub import registry
 from midway_hub._messages import shown
 from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
 
@@ -137,6 +139,20 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__init__(**kwargs)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a configuration as transformers does; of a registry name, what the registry says of it."""
+        if not registry.is_name(pretrained_model_name_or_path):
+            return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        entry = registry.get_entry(str(pretrained_model_name_or_path))
+        if entry.bundled:
+            from midway_hub.hub.named import bundled_folder
+
+            return super().get_config_dict(bundled_folder(entry), **kwargs)
+        return {"model_type": cls.model_type, **entry.architecture}, kwargs
 
     @property
     def grid_size(self) -> int:

@@ -42,7 +42,7 @@ class MotionStream:
 
     Args:
         net: A network in eval mode.
-        processor: What makes its input of frames; default: frames at their own size.
+        processor: What makes its input of frames; default: frames at their own size, as the checkpoint normalises.
         flow: Also estimate the flow from the frame before, at the size that the flow head sees best.
 
     Raises:
@@ -50,7 +50,7 @@ class MotionStream:
         ValueError: The network is in training mode.
 
     Example:
-        >>> stream = MotionStream(net, MidwayImageProcessor(fit="shortest", size=224), flow=True)
+        >>> stream = MotionStream(net, net.image_processor.with_short_side(224), flow=True)
         >>> for frame in camera:
         ...     seen = stream.push(frame)
     """
@@ -63,7 +63,7 @@ class MotionStream:
         if flow:
             net.require_flow_head()
         self.net, self.flow = net, flow
-        self.processor = processor or MidwayImageProcessor(multiple=net.config.patch_size)
+        self.processor = processor or net.image_processor.with_short_side(None)
         self.reset()
 
     def reset(self) -> None:

@@ -9,9 +9,12 @@ from PIL import Image
 from typer.testing import CliRunner
 from video_clips import HEIGHT, WIDTH, numbered_frame, write_clip
 
+from midway_hub import MidwayConfig
+from midway_hub.class_notes import WORLD_CLASSES, classes_note
 from midway_hub.cli import app
 from midway_hub.dense import flow_between, labels_of
 from midway_hub.flow_io import flow_picture, read_flow
+from midway_hub.label_pictures import class_legend
 from midway_hub.processing import MidwayImageProcessor, load_frame
 from midway_hub.video import open_video
 
@@ -191,6 +194,34 @@ def test_segmentation_of_an_image_is_an_overlay_and_a_label_map(tmp_path, net, m
     assert Image.open(tmp_path / "out.png").size == (101, 67)
     assert sum(facts["classes"].values()) == pytest.approx(1, abs=1e-3)
     assert set(facts["classes"]) <= set(CLASSES)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_classes_of_synthetic_worlds_are_called_so_with_what_is_written(tmp_path, frames, clip, suffix):
+    source = frames[0] if suffix == ".png" else clip
+    facts = facts_of("segment", source, "-o", tmp_path / f"out{suffix}", "--size", 64, "-m", "midway_pico_synthetic")
+    assert "The model was taught no class of real scenes" in facts["meaning"]
+
+
+def test_classes_of_ones_own_are_written_without_a_word(tmp_path, model, frames):
+    assert "meaning" not in facts_of("segment", frames[0], "-o", tmp_path / "out.png", "-m", model)
+
+
+def test_the_legend_of_synthetic_worlds_has_a_heading():
+    colours = [(0, 0, 0)] * len(WORLD_CLASSES)
+    plain = class_legend(("road", "sky"), colours[:2], [0, 1])
+    headed = class_legend(WORLD_CLASSES, colours, [0, 1])
+    assert (plain.height, headed.height) == (2 * plain.height // 2, 3 * plain.height // 2)
+    assert headed.width > plain.width
+
+
+def test_the_classes_that_are_noted_are_those_of_the_worlds():
+    from midway_hub.training.data.synthetic import CLASSES as OF_WORLDS
+
+    bundled = MidwayConfig.from_pretrained("midway_pico_synthetic").segmentation_head["classes"]
+    assert tuple(OF_WORLDS) == tuple(bundled) == WORLD_CLASSES
+    assert classes_note(bundled)
+    assert classes_note(("background", "ground", "wall")) is None
 
 
 def test_the_overlay_lets_the_frame_through(tmp_path, model, frames):

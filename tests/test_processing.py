@@ -15,6 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, PreTrainedConfig
 
+from midway_hub.outputs import FlowOutput
 from midway_hub.processing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -411,6 +412,64 @@ def test_flow_is_rescaled_to_the_pixels_of_the_frame() -> None:
     assert back.shape == (1, 2, 64, 96)
     assert torch.allclose(back[0, 0], torch.tensor(6.0))
     assert torch.allclose(back[0, 1], torch.tensor(-2.0))
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "across", "down"),
+    [("resize", (32, 32), 3, 2), ("shortest", 32, 2, 2), ("resize", (128, 96), 1, 0.5), ("pad", None, 1, 1)],
+)
+def test_undoing_what_the_network_says_of_flow_rescales_vectors_and_their_uncertainty(fit, size, across, down) -> None:
+    processor = MidwayImageProcessor(fit=fit, size=size)
+    inputs = processor(clips=[picture(64, 96), picture(64, 96)])
+    height, width = inputs.geometry.model_size
+    flow = torch.stack([torch.full((height, width), 2.0), torch.full((height, width), -1.0)])[None]
+    back = processor.undo(FlowOutput(flow, torch.full((1, height, width), 0.25)), inputs.geometry)
+    assert isinstance(back, FlowOutput)
+    assert back.flow.shape == (1, 2, 64, 96)
+    torch.testing.assert_close(back.flow[0].mean((1, 2)), torch.tensor([2.0 * across, -1.0 * down]))
+    torch.testing.assert_close(back.flow, processor.undo_flow(flow, inputs.geometry))
+    torch.testing.assert_close(back.uncertainty, torch.full((1, 64, 96), 0.25 + math.log(across * down) / 2))
+
+
+def test_flow_of_pairs_of_several_sizes_comes_back_one_by_one() -> None:
+    processor = MidwayImageProcessor(fit="resize", size=(32, 32))
+    inputs = processor(clips=[[picture(64, 64)] * 2, [picture(32, 96)] * 2])
+    first, second = processor.undo(FlowOutput(torch.ones(2, 2, 32, 32), torch.zeros(2, 32, 32)), inputs.geometry)
+    assert (first.flow.shape, second.flow.shape) == ((1, 2, 64, 64), (1, 2, 32, 96))
+    torch.testing.assert_close(second.flow.mean((2, 3))[0], torch.tensor([3.0, 1.0]))
+    assert second.uncertainty.shape == (1, 32, 96)
+
+
+def test_a_bare_tensor_that_looks_like_flow_is_not_undone_in_silence(caplog) -> None:
+    processor = MidwayImageProcessor(fit="resize", size=(32, 32))
+    inputs = processor(picture(64, 96))
+    processor.undo(torch.ones(1, 2, 32, 32), inputs.geometry)
+    assert "its vectors are not rescaled: pass what net.flow() returned, whole, or call undo_flow()" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "dense",
+    [torch.ones(1, 3, 32, 32), torch.ones(1, 2, 2, 2), torch.ones(1, 32, 32), torch.ones(1, 2, 32, 32).long()],
+    ids=["three channels", "a coarse grid", "no channels", "labels"],
+)
+def test_what_does_not_look_like_flow_is_undone_without_a_word(caplog, dense) -> None:
+    processor = MidwayImageProcessor(fit="resize", size=(32, 32))
+    processor.undo(dense, processor(picture(64, 96)).geometry, mode="nearest")
+    assert not caplog.text
+
+
+def test_flow_of_a_frame_that_kept_its_size_is_undone_without_a_word(caplog) -> None:
+    processor = MidwayImageProcessor()
+    back = processor.undo(torch.ones(1, 2, 48, 64), processor(picture(40, 60)).geometry)
+    assert (back == 1).all()
+    assert not caplog.text
+
+
+def test_the_geometry_of_a_part_of_a_batch_is_that_of_the_part() -> None:
+    geometry = MidwayImageProcessor(fit="resize", size=32)([picture(20, 30), picture(40, 50)]).geometry
+    assert geometry[:1].sizes == ((20, 30),)
+    assert geometry[1:].sizes == ((40, 50),)
+    assert geometry[:1].model_size == geometry.model_size
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

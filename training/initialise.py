@@ -13,7 +13,6 @@ from pydantic import Field
 
 from midway_hub.config import MidwayConfig
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import MidwayImageProcessor
 from midway_hub.registry import get_entry
 from midway_hub.verify import save_golden
 
@@ -57,7 +56,6 @@ def initialise(recipe: str, out: Path) -> MidwayNetwork:
         raise FileExistsError(f"{out} is not empty; choose another folder or remove it first")
     net = _untrained(recipe)
     net.save_pretrained(out)
-    MidwayImageProcessor(multiple=net.config.patch_size).save_pretrained(out)
     save_golden(MidwayNetwork.from_pretrained(out), out)
     return net
 

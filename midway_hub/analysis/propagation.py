@@ -33,7 +33,8 @@ def propagate_labels(
 
     Args:
         encode: Turns normalised frames (1, 3, H, W) of the protocol's size into features (1, D, h, w): those of a
-            network by `network_features`, or any other.
+            network by `network_features`, or any other. A `FrameEncoder` says how its frames are normalised and what
+            sizes it takes; for any other function, the protocol says so.
         frames: Frames of one size, each as for `midway_hub.processing.load_frame`.
         first_labels: (H, W) whole numbers from 0, of any object or class in any order; 255 where nothing is known,
             which is carried nowhere.

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from midway_hub.app.page import Figure
+from midway_hub.class_notes import WORLD_HEADING, classes_note
 from midway_hub.dense.estimates import clip_flow, labels_of
 from midway_hub.dense.flow_files import common_scale, reach_notes
 from midway_hub.drawing import strip
@@ -73,15 +74,18 @@ def segmentation_figure(
         The figure, its pictures written.
     """
     head, found, names = net.segmentation_head.config, [], []
+    note = classes_note(head.classes)
+    title = WORLD_HEADING if note else "classes"
     for done, frame in enumerate(frames):
         progress("classes", done, len(frames))
         found.append(labels_of(net, frame, size=min(SHORT_SIDE, *frame.size)))
         classes = overlay_labels(frame, found[-1], head.palette)
         names.append(f"classes_{done}.png")
-        strip([(f"frame at {seconds[done]:.2f} s", frame), ("classes", classes)]).save(out / names[-1])
+        strip([(f"frame at {seconds[done]:.2f} s", frame), (title, classes)]).save(out / names[-1])
     progress("classes", len(frames), len(frames))
     shown = most_common(np.stack(found), LISTED)
     class_legend(head.classes, head.palette, shown).save(out / "classes.png")
     caption = f"The class of every pixel, out of {len(head.classes)}. The list holds those that cover most."
-    says = "classes and their colours: " + ", ".join(head.classes[label] for label in shown)
-    return Figure("What it is", caption, names, scale="classes.png", scale_says=says)
+    says = f"{title} and their colours: " + ", ".join(head.classes[label] for label in shown)
+    heading = "What it would be in a synthetic world" if note else "What it is"
+    return Figure(heading, caption, names, scale="classes.png", scale_says=says, warning=note)

@@ -13,8 +13,7 @@ import torch
 from midway_hub.dense.reach import FlowSize, flow_reach, flow_size, is_out_of_reach
 from midway_hub.models.flow import Tile
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import MidwayImageProcessor
-from midway_hub.processing.geometry import Geometry
+from midway_hub.processing import Geometry, MidwayImageProcessor
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def labels_of(
         ValueError: As `MidwayNetwork.segment`.
         MissingHeadError: The network has no segmentation head.
     """
-    processor = _processor(size)
+    processor = _processor(net, size)
     inputs = processor([frame])
     labels = net.segment(inputs["pixel_values"].to(net.device), slide=slide).labels
     return processor.undo(labels.to(torch.uint8), inputs.geometry, mode="nearest", fill=255)[0].cpu().numpy()
@@ -138,12 +137,12 @@ def labels_of(
 
 def _fitted(net: MidwayNetwork, frame: Any, size: FlowSize, tile: Tile) -> tuple[MidwayImageProcessor, Geometry]:
     """Choose the processor for frames like this one, and say where it puts them."""
-    processor = _processor(None)
+    processor = _processor(net, None)
     own = processor([frame]).geometry
     short_side = flow_size(net, own.sizes[0], size, tile)
     if short_side == min(own.sizes[0]):
         return processor, own
-    processor = _processor(short_side)
+    processor = _processor(net, short_side)
     return processor, processor([frame]).geometry
 
 
@@ -161,6 +160,6 @@ def _model_inputs(
         yield inputs["pixel_values"].to(net.device)
 
 
-def _processor(size: int | None) -> MidwayImageProcessor:
+def _processor(net: MidwayNetwork, size: int | None) -> MidwayImageProcessor:
     """Fit frames to the short side that is wanted, if any; the network pads them itself."""
-    return MidwayImageProcessor(fit="pad" if size is None else "shortest", size=size, multiple=1)
+    return net.image_processor.with_short_side(size, multiple=1)

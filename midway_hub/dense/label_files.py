@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from midway_hub.class_notes import are_of_worlds, classes_note
 from midway_hub.dense.clips import Clip
 from midway_hub.dense.estimates import labels_of
 from midway_hub.dense.writing import (
@@ -73,7 +74,7 @@ def write_image_labels(
         **estimation: `size` and `slide`, as for `labels_of`.
 
     Returns:
-        What was written, and the share of every class.
+        What was written, the share of every class, and what users must know of the classes, if anything.
 
     Raises:
         ValueError: An unknown ending; and as `labels_of`.
@@ -94,6 +95,7 @@ def write_image_labels(
         "height": labels.shape[0],
         "width": labels.shape[1],
         "classes": {head.classes[n]: round(float((labels == n).mean()), 4) for n in most_common(labels, LISTED)},
+        **_meaning(head),
     }
 
 
@@ -156,14 +158,19 @@ def write_video_labels(
         total = len(clip.indices)
         done = write_video(out, pictures(), fps=clip.fps, progress=lambda done: progress("classes", done, total))
     written = {"out": str(out), "labels": None if folder is None else str(folder)}
-    return {**written, "frames": done, "fps": round(clip.fps, 3), **clip.notes}
+    return {**written, "frames": done, "fps": round(clip.fps, 3), **clip.notes, **_meaning(head)}
+
+
+def _meaning(head: SegmentationHeadConfig) -> dict[str, str]:
+    note = classes_note(head.classes)
+    return {"meaning": note} if note else {}
 
 
 def _legend(head: SegmentationHeadConfig, labels: Sequence[np.ndarray]) -> Image.Image:
     """List the classes that cover most, as many as half the frame's height holds."""
     height, width = labels[0].shape
     font_size = max(10, min(height, width) // 36)
-    room = max(1, min(LISTED, int(0.5 * height / (LINE * font_size))))
+    room = max(1, min(LISTED, int(0.5 * height / (LINE * font_size)) - are_of_worlds(head.classes)))  # its heading
     return class_legend(head.classes, head.palette, most_common(np.stack(labels), room), font_size=font_size)
 
 

@@ -28,6 +28,11 @@ logger = logging.getLogger("midway_hub")
 _NEWS_TIMEOUT = 3.0  # seconds; whether a repository has moved on is a courtesy and must not hold loading up
 
 
+def bundled_folder(entry: RegistryEntry) -> Path:
+    """Return where the package holds a bundled checkpoint, whether or not it is there."""
+    return Path(str(files("midway_hub.weights"))) / entry.name
+
+
 def open_bundled(entry: RegistryEntry, root: Path) -> list[Path]:
     """Check weights that are inside the package.
 
@@ -43,7 +48,7 @@ def open_bundled(entry: RegistryEntry, root: Path) -> list[Path]:
         CorruptWeightsError: They are damaged.
     """
     again = "Reinstall the package: `pip install --force-reinstall --no-deps midway-hub`."
-    directory = Path(str(files("midway_hub.weights"))) / entry.name
+    directory = bundled_folder(entry)
     if not directory.is_dir():
         raise WeightsNotFoundError(f"The weights of {entry.name!r} are missing from the package ({directory}). {again}")
     try:

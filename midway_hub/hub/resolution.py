@@ -67,21 +67,28 @@ def resolve(
         ValueError: The arguments contradict each other, or the weights are another model's or a pickle.
     """
     cache = None if cache_dir is None else Path(cache_dir)
-    path = _as_path(name_or_path)
+    path = as_path(name_or_path)
     if path is not None:
         if revision is not None:
             raise ValueError(
                 f"revision={revision!r} needs a Hub repository or registry name, and {path} is a local path."
             )
         return _resolve_path(path, checksums.cache_root(cache))
-    name, revision = _split_revision(str(name_or_path), revision)
+    name, revision = split_revision(str(name_or_path), revision)
     repository = Repository(name, revision, cache, local_files_only, token)
     if name.count("/") == 1:
         return _resolve_repository(repository)
     return _resolve_name(name, repository)
 
 
-def _as_path(name_or_path: str | os.PathLike[str]) -> Path | None:
+def as_path(name_or_path: str | os.PathLike[str]) -> Path | None:
+    """Return the path that was meant, or None for a name.
+
+    Raises:
+        WeightsNotFoundError: It looks like a path, and there is nothing there.
+        ValueError: It is empty or a URL.
+        TypeError: It is neither text nor a path.
+    """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(f"Expected a name or a path, got {type(name_or_path).__name__}.")
     text = os.fspath(name_or_path)
@@ -99,7 +106,12 @@ def _as_path(name_or_path: str | os.PathLike[str]) -> Path | None:
     return None
 
 
-def _split_revision(text: str, revision: str | None) -> tuple[str, str | None]:
+def split_revision(text: str, revision: str | None) -> tuple[str, str | None]:
+    """Return name and revision of `name` or `name@revision`.
+
+    Raises:
+        ValueError: There is nothing after the `@`, or it contradicts `revision`.
+    """
     name, at, written = text.partition("@")
     if at and not written:
         raise ValueError(f"{text!r} ends in '@' without a revision. Write {name + '@main'!r}, or leave the '@' away.")

@@ -15,6 +15,7 @@ from midway_hub._regular import refuse_irregular
 from midway_hub.hub.errors import CorruptWeightsError, WeightsNotFoundError
 
 CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MODEL_TYPE = "midway"

@@ -429,6 +429,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
         state = {key: value for key, value in self.state_dict().items() if not key.startswith(("student.", "teacher."))}
         state.update({f"student.{key}": value for key, value in self.encoder(network).state_dict().items()})
         shared.load_state_dict(state)
+        shared.image_processor = self.image_processor
         return shared.train(self.training)
 
     # -- helpers ---------------------------------------------------------------------------------------------------

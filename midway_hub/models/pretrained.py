@@ -13,11 +13,12 @@ from transformers import PreTrainedModel
 from midway_hub import hub
 from midway_hub.config import MidwayConfig, checked_precision
 from midway_hub.devices import checked_device
+from midway_hub.hub.weight_files import PREPROCESSOR
 from midway_hub.models._heads import Head
 from midway_hub.models._loading import LoadReport, align, check_keys, check_numbers, quiet_loading, without_bars
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
-from midway_hub.processing import MidwayImageProcessor
+from midway_hub.processing import MidwayImageProcessor, read_processor
 
 
 class MidwayPreTrainedModel(PreTrainedModel):
@@ -31,6 +32,20 @@ class MidwayPreTrainedModel(PreTrainedModel):
     load_report: LoadReport | None = None
     encoder_alone = False
     """Whether an encoder is all that a model of this class holds."""
+    _image_processor: MidwayImageProcessor | None = None
+
+    @property
+    def image_processor(self) -> MidwayImageProcessor:
+        """How frames are made for this network: as its checkpoint says, by ImageNet's normalisation where it does not.
+
+        `net.image_processor.with_short_side(224)` does the same for frames at another size. A network that is trained
+        on frames made otherwise is told so by setting it; `save_pretrained` keeps it.
+        """
+        return self._image_processor or MidwayImageProcessor(multiple=self.config.patch_size)
+
+    @image_processor.setter
+    def image_processor(self, processor: MidwayImageProcessor) -> None:
+        self._image_processor = processor
 
     def post_init(self) -> None:
         """Initialise weights and choose between fused and eager attention (`attn_implementation="eager"`)."""
@@ -101,7 +116,8 @@ class MidwayPreTrainedModel(PreTrainedModel):
         Raises:
             FileNotFoundError: Something that looks like a path does not exist.
             ValueError: Unknown name (close ones are listed), numbers or keys that do not fit (listed), a precision or a
-                device that there is not, or `dtype` and `torch_dtype` that differ.
+                device that there is not, `dtype` and `torch_dtype` that differ, or a `preprocessor_config.json` that
+                says what no processor takes.
             OSError: The Hub cannot be reached, has no such revision, or a file is truncated or corrupted.
         """
         started = time.perf_counter()
@@ -138,18 +154,25 @@ class MidwayPreTrainedModel(PreTrainedModel):
         check_keys(info, source=resolved.source, strict=strict)
         align(model)
         model._weights_loaded()
+        model.image_processor = read_processor(
+            hub.beside(resolved.directory, pretrained_model_name_or_path), patch_size=model.config.patch_size
+        )
         if device is not None:
             model = model.to(device)
         model.load_report = LoadReport.of(model, resolved, info, seconds=time.perf_counter() - started)
         return model.eval()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Write weights and configuration to a folder.
+        """Write weights, configuration, and how frames are made for the network (`preprocessor_config.json`).
 
         Args:
-            save_directory: The folder; made if need be.
-            **kwargs: As for `transformers.PreTrainedModel.save_pretrained` (max_shard_size, ...).
+            save_directory: Folder, made if there is none. A network that nothing is known of but ImageNet's default
+                leaves a processor alone that is there already.
+            **kwargs: Passed on to transformers (`max_shard_size`, ...).
         """
+        there = (Path(save_directory) / PREPROCESSOR).is_file()
+        if kwargs.get("is_main_process", True) and (self._image_processor is not None or not there):
+            self.image_processor.save_pretrained(save_directory)
         with without_bars():
             super().save_pretrained(save_directory, **kwargs)
 
@@ -166,7 +189,6 @@ class MidwayPreTrainedModel(PreTrainedModel):
         Raises:
             OSError: The Hub cannot be reached, or the token may not write there.
         """
-        kwargs.setdefault("processor", MidwayImageProcessor(multiple=self.config.patch_size))
         return hub.push_to_hub(self, repo_id, **kwargs)
 
     def _weights_loaded(self) -> None:

@@ -45,7 +45,10 @@ def classification(
 
     pictures = read_pictures(root, test_share=test_share)
     network = load_network(model, device=device, dtype=dtype, offline=False)
-    processor = MidwayImageProcessor(fit="crop", size=size, multiple=network.config.patch_size)
+    own = network.image_processor
+    processor = MidwayImageProcessor(
+        fit="crop", size=size, multiple=own.multiple, image_mean=own.image_mean, image_std=own.image_std
+    )
     encoder = network_encoder(network, processor, name=model, kind=features)  # type: ignore[arg-type]  # checked there
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from midway_hub._regular import refuse_irregular
 
 
 def describe_network(network: MidwayNetwork) -> dict[str, Any]:
-    """Return where a network came from, what its weights are, and what it runs on; JSON-able.
+    """Return where a network came from, its weights, how its frames are normalised, what it runs on; JSON-able.
 
     Raises:
         ValueError: It is in training mode, in which its numbers would be of a network with parts dropped at random.
@@ -30,6 +30,7 @@ def describe_network(network: MidwayNetwork) -> dict[str, Any]:
         "sha256": weights_digest(network),
         "dtype": str(network.dtype).removeprefix("torch."),
         "device": str(network.device),
+        **network.image_processor.normalisation.to_dict(),
     }
 
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from midway_hub import MidwayNetwork
 from midway_hub._durable import sync
-from midway_hub.processing import MidwayImageProcessor
 from midway_hub.verify import save_golden
 from midway_hub.verify import verify as verify_network
 
@@ -179,7 +178,6 @@ def _restored(trainable: Trainable, state: dict[str, Tensor], run_dir: Path) -> 
 
 def _write(network: MidwayNetwork, folder: Path) -> None:
     network.save_pretrained(folder)
-    MidwayImageProcessor(multiple=network.config.patch_size).save_pretrained(folder)
     save_golden(MidwayNetwork.from_pretrained(folder), folder)
 
 

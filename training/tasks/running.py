@@ -36,6 +36,8 @@ from midway_hub import MidwayConfig, MidwayNetwork, hub
 from midway_hub._stored import read_json
 from midway_hub.heads import FlowHeadConfig, HeadConfig
 from midway_hub.hub.errors import WeightsNotFoundError
+from midway_hub.hub.weight_files import PREPROCESSOR
+from midway_hub.processing import MidwayImageProcessor, read_processor
 
 _log = logging.getLogger("midway_hub")
 
@@ -75,6 +77,9 @@ def finetune(config: AnyConfig, run_dir: Path, *, longer: bool = False) -> Outco
     fabric = make_fabric(config.engine)
     examples = config.data.examples()
     plan = make_task_plan(config, items=len(examples), world_size=fabric.world_size)
+    task = build_task(config, plan.timeline)
+    if (run_dir / ARCHITECTURE).is_file():  # it goes on with frames as it began, whatever became of what it began from
+        task.network.model.image_processor = run_processor(run_dir, task.network.model)
     batches = config.data.batches(
         examples,
         seed=config.seed,
@@ -83,8 +88,8 @@ def finetune(config: AnyConfig, run_dir: Path, *, longer: bool = False) -> Outco
         world_size=fabric.world_size,
         accumulate=config.engine.accumulate,
         pin_memory=fabric.device.type == "cuda",
+        normalisation=task.network.model.image_processor.normalisation,
     )
-    task = build_task(config, plan.timeline)
     if fabric.world_size > 1:
         synchronise_batch_norm(task.network, fabric.device)
 
@@ -162,7 +167,14 @@ def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:
     """Make the network of a run for weights to be loaded into: reads neither its data nor what it started from."""
     config = parse_task_config(values)
     model = MidwayNetwork(MidwayConfig.from_dict(read_json(run_dir / ARCHITECTURE, _AGAIN)))
+    model.image_processor = run_processor(run_dir, model)
     return build_task(config, make_task_plan(config, items=1, world_size=1).timeline, model=model)
+
+
+def run_processor(run_dir: Path, model: MidwayNetwork) -> MidwayImageProcessor:
+    """Read how frames are made for a run's network, by ImageNet's numbers where the run does not say."""
+    file = run_dir / PREPROCESSOR
+    return read_processor(file if file.is_file() else None, patch_size=model.config.patch_size)
 
 
 def forecast(config: AnyConfig) -> Plan:
@@ -176,6 +188,7 @@ def leave_for_report(config: AnyConfig, plan: Plan, task: Task, examples: Exampl
     """Write what only a run's start knows: derived numbers, what the network is made of, pictures of a few examples."""
     derived = [dataclasses.asdict(number) for number in (*plan.derived, *what_is_kept(config))]
     replace_text(run_dir / "derived.json", json.dumps(derived, indent=2) + "\n")
+    task.network.model.image_processor.save_pretrained(run_dir)
     replace_text(run_dir / ARCHITECTURE, task.network.model.config.to_json_string(use_diff=False))
     if not (run_dir / "samples").exists():
         config.data.save_pictures(examples, run_dir / "samples", seed=config.seed)

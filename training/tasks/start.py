@@ -94,6 +94,7 @@ def with_head(pretrained: MidwayNetwork, start: StartSettings, head: HeadConfig,
         pretrained.state_dict(),
     )
     network.load_state_dict({name: weights[name] for name in found.kept}, strict=False)
+    network.image_processor = pretrained.image_processor
     if start.weights is not None:
         for part, text in found.described().items():
             _log.info("%s: %s", part, text)
