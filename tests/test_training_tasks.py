@@ -134,6 +134,7 @@ def test_of_a_flow_head_of_another_width_what_fits_goes_on_and_the_rest_is_named
     first = flow_network(tmp_path)
     first.save_pretrained(tmp_path / "again")
     caplog.set_level("INFO", logger="midway_hub")
+    caplog.clear()
     start, wanted = StartSettings(weights=str(tmp_path / "again")), replace(FLOW_HEAD, last_dim=16)
     again = head_tensors(starting_network(start, wanted, which="flow_head", seed=1))
     before = head_tensors(first)
