@@ -156,20 +156,24 @@ def midway_vits_seg(pretrained=True, **kwargs):
     return _with_head("segmentation", "vits", pretrained, **kwargs)
 
 
-def midway_processor(**kwargs):
+def midway_processor(checkpoint=None, **kwargs):
     """Processor that turns frames of any kind and size into what the networks take.
 
     Args:
-        **kwargs: For `MidwayImageProcessor` (fit, size, ...); by default frames keep their size and are padded to a
-            multiple of 16.
+        checkpoint: Registry name, Hub repo, folder or file of the network that it is for, whose normalisation and patch
+            size it takes; default: ImageNet's normalisation, which the authors' checkpoints have, and patches of 16.
+        **kwargs: For `MidwayImageProcessor` (fit, size, ...); by default frames keep their size and are padded to whole
+            patches.
 
     Returns:
         A `MidwayImageProcessor`: `processor(images)["pixel_values"]` is (B, 3, H, W).
 
     Example:
-        >>> processor = torch.hub.load("org/midway", "midway_processor")
+        >>> processor = torch.hub.load("org/midway", "midway_processor", "midway_vits_bdd100k")
         >>> net.encode(processor(["frame.jpg"])["pixel_values"])
     """
     from midway_hub import MidwayImageProcessor
 
-    return MidwayImageProcessor(**kwargs)
+    if checkpoint is None:
+        return MidwayImageProcessor(**kwargs)
+    return MidwayImageProcessor.from_pretrained(checkpoint, **kwargs)

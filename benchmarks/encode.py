@@ -103,7 +103,7 @@ def _peak(name: str, height: int, width: int, batch: int, device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     if sys.platform != "linux":
         return float("nan")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
     before = _status("VmRSS")
     case()
     return (_status("VmHWM") - before) / 2**10
@@ -111,7 +111,7 @@ def _peak(name: str, height: int, width: int, batch: int, device: str) -> float:
 
 def _status(name: str) -> int:
     """One figure, in KiB, of what Linux says about this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 

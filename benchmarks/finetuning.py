@@ -18,7 +18,7 @@ import torch
 from midway_hub.training.data.flow import WorldFlow
 from midway_hub.training.data.segmentation import WorldSegmentation
 from midway_hub.training.data.synthetic import held_out_seeds
-from midway_hub.training.evaluation.pixels import network_input
+from midway_hub.training.evaluation.pixels import inputs_of
 from midway_hub.training.evaluation.probes import flow_probe, segmentation_probe
 from midway_hub.training.tasks.config import load_task_config
 from rich.console import Console
@@ -66,7 +66,7 @@ def asymmetry(network: MidwayNetwork, flows: WorldFlow) -> float:
     """Length of forward plus backward flow over that of both: 0 where swapping the frames turns the flow round."""
     total = length = 0.0
     for index in range(len(flows)):
-        first, second = (network_input(frame, network.device) for frame in (flows[index].first, flows[index].second))
+        first, second = inputs_of(network, flows[index].first, flows[index].second)
         means = [network.flow(*pair).flow.mean(dim=(2, 3)) for pair in ((first, second), (second, first))]
         total += (means[0] + means[1]).norm().item()
         length += means[0].norm().item() + means[1].norm().item()

@@ -15,9 +15,9 @@ import time
 FLOW = """
 from midway_hub import MidwayNetwork
 from midway_hub.app.demo import read_clip, sample_clip
-from midway_hub.app.head_figures import demo_flow
+from midway_hub.dense import flow_between
 net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
-demo_flow(net, read_clip(sample_clip(), 2)[1].frames)
+flow_between(net, read_clip(sample_clip(), 2)[1].frames)
 """
 
 

@@ -223,13 +223,13 @@ def _peak(kind: str, arguments: argparse.Namespace) -> float:
     if sys.platform != "linux":
         return float("nan")
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
     step(), step()
     return (_status("VmHWM") - before) / 2**10
 
 
 def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 

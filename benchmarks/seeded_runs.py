@@ -21,7 +21,7 @@ def train_once(run_dir: Path, arguments: Sequence[str]) -> None:
     if (run_dir / "export").is_dir():
         return
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "log.txt").open("a") as log:
+    with (run_dir / "log.txt").open("a", encoding="utf-8") as log:
         subprocess.run(
             [sys.executable, "-m", "midway_hub.training", *arguments, "--run-dir", str(run_dir)],
             env={**os.environ, "OMP_NUM_THREADS": "1"},

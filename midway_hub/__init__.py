@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
     from midway_hub.processing import MidwayImageProcessor
     from midway_hub.registry import list_models
+    from midway_hub.streaming import MotionStream
     from midway_hub.video import open_video
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "MidwayImageProcessor": "processing",
     "MidwayNetwork": "models.network",
     "Motion": "outputs",
+    "MotionStream": "streaming",
     "SegmentationOutput": "outputs",
     "list_models": "registry",
     "load_features": "extraction",
@@ -44,6 +46,7 @@ __all__ = [
     "MidwayImageProcessor",
     "MidwayNetwork",
     "Motion",
+    "MotionStream",
     "SegmentationOutput",
     "__version__",
     "list_models",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
+import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,12 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from midway_hub._extras import explained
+from midway_hub._progress import told, watched_downloads
 
 if TYPE_CHECKING:
     from midway_hub import extraction
@@ -44,7 +48,7 @@ def command(
         def guarded(*args: Any, **kwargs: Any) -> None:
             before()
             try:
-                function(*args, **kwargs)
+                function(*args, **{name: _from_home(value) for name, value in kwargs.items()})
             except typer.Exit:  # a RuntimeError of typer's own
                 raise
             except KeyboardInterrupt:
@@ -59,6 +63,18 @@ def command(
         return app.command(rich_help_panel=panel)(guarded)
 
     return register
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line: characters that the output cannot show become `?`, and Ctrl+C is one line and code 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except KeyboardInterrupt:
+        error("interrupted")
+        sys.exit(130)
 
 
 def say(text: str) -> None:
@@ -84,8 +100,17 @@ def markdown(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    OUT.file.write(json.dumps(value, indent=2, default=str) + "\n")
+    """Print one JSON document; numbers that are not finite are null."""
+    OUT.file.write(json.dumps(_known(value), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _known(value: Any) -> Any:
+    """Return `value` with null for numbers that are not finite, for which JSON has no words."""
+    if isinstance(value, Mapping):
+        return {key: _known(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -144,42 +169,75 @@ def facts(values: Mapping[str, Any], *, title: str | None = None, as_json: bool 
 
 
 @contextmanager
-def extraction_bars(*, enabled: bool) -> Iterator[Callable[[extraction.Progress], None]]:
-    """Show a bar for the files and one for the frames of the file at hand."""
-    with _progress(enabled) as progress:
-        files = progress.add_task("files", total=None)
-        frames = progress.add_task("", total=None)
+def extraction_bars(*, enabled: bool = True) -> Iterator[Callable[[extraction.Progress], None]]:
+    """Show how many files are done, and how far the file at hand is: two bars, or as `step_bars` does."""
+    with _bars(enabled) as bars, step_bars(enabled=enabled and bars is None) as tell:
+        tasks = [bars.add_task("files", total=None), bars.add_task("", total=None)] if bars else []
 
         def update(event: extraction.Progress) -> None:
-            ended = event.state != "working"
-            progress.update(files, total=event.files, completed=event.file - (0 if ended else 1))
-            progress.update(
-                frames, description=Path(event.source.name).name, total=event.total or None, completed=event.done
-            )
+            name, files = Path(event.source.name).name, event.file - (event.state == "working")
+            if bars:
+                bars.update(tasks[0], total=event.files, completed=files)
+                bars.update(tasks[1], description=name, total=event.total or None, completed=event.done)
+            elif event.files > 1:
+                tell("files", files, event.files, f"{name}: {event.done} of {event.total}")
+            else:
+                tell(name, event.done, event.total)
 
         yield update
 
 
 @contextmanager
-def step_bars(*, enabled: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar per step of a job."""
-    with _progress(enabled) as progress:
+def step_bars(*, enabled: bool = True) -> Iterator[Callable[..., None]]:
+    """Show how far the steps of a job are on stderr: a bar each on a terminal, elsewhere a line now and then.
+
+    Yields:
+        A function to call with what is done, how much of it is done, and of how much (0: not known).
+    """
+    with _bars(enabled) as bars:
+        if bars is None:
+            with told(_line) if enabled else nullcontext() as lines:
+                yield lines.update if lines else lambda *_: None
+            return
         tasks: dict[str, Any] = {}
 
-        def update(what: str, done: int, total: int) -> None:
+        def update(what: str, done: int, total: int, detail: str = "") -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
 
         yield update
 
 
-def _progress(enabled: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=ERR,
-        disable=not (enabled and ERR.is_terminal),
-    )
+@contextmanager
+def download_bars() -> Iterator[None]:
+    """Show how far downloads are, as `step_bars` does."""
+    with step_bars() as bars, watched_downloads(bars):
+        yield
+
+
+@contextmanager
+def download_lines() -> Iterator[None]:
+    """Tell how far downloads from the Hub are, where there is no terminal: on one it draws bars itself."""
+    with nullcontext() if ERR.is_terminal else download_bars():
+        yield
+
+
+@contextmanager
+def _bars(enabled: bool) -> Iterator[Progress | None]:
+    """Draw bars where that can be done."""
+    if not (enabled and ERR.is_terminal):
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=ERR) as progress:
+        yield progress
+
+
+def _line(text: str) -> None:
+    ERR.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _from_home(value: Any) -> Any:
+    """Replace `~` at the start of a path by the home folder: shells leave it alone behind `=` and in quotes."""
+    return value.expanduser() if isinstance(value, Path) else value

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from midway_hub.file_names import fitting
+
 
 def sync(path: Path) -> None:
     """Have the operating system write a file, or the names in a folder, to the disk before going on."""
@@ -45,7 +47,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         FileNotFoundError: The folder does not exist.
     """
     need_folder(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    beside = path.with_name(fitting(f".{path.stem}", f".{os.getpid()}.partial{path.suffix}", path.parent))
     try:
         yield beside
         sync(beside)

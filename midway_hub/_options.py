@@ -91,11 +91,15 @@ def load_network(model: str, *, dtype: str, device: str | None, offline: bool) -
     precision = dtype_of(dtype)
     if model in list_models() and not get_entry(model).trained:
         console.warning(f"{model} holds untrained weights: the numbers show that everything runs, no more")
-    return MidwayNetwork.from_pretrained(model, dtype=precision, device=choose_device(device), local_files_only=offline)
+    with console.download_lines():
+        return MidwayNetwork.from_pretrained(
+            model, dtype=precision, device=choose_device(device), local_files_only=offline
+        )
 
 
 def fetched(inputs: list[str]) -> list[str]:
-    """Replace URLs by files of the cache, downloaded once."""
-    from midway_hub.fetch import cached_download
+    """Replace URLs by files of the cache, as old as their servers allow."""
+    from midway_hub.url_cache import cached_download
 
-    return [str(cached_download(text)) if text.startswith(("http://", "https://")) else text for text in inputs]
+    with console.download_bars():
+        return [str(cached_download(text)) if text.startswith(("http://", "https://")) else text for text in inputs]

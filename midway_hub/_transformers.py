@@ -6,18 +6,26 @@ it already is.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
+
+from midway_hub import registry
+
+_OF_AUTO_CLASSES = ("trust_remote_code", "code_revision", "use_fast", "backend", "use_timm_backbone")
+"""Arguments that say which class an Auto class takes, or whose code."""
 
 
 def _register_config(auto: ModuleType) -> None:
     from midway_hub.config import MidwayConfig
 
     auto.AutoConfig.register(MidwayConfig.model_type, MidwayConfig, exist_ok=True)
+    _open_by_name(auto.AutoConfig, MidwayConfig)
 
 
 def _register_models(auto: ModuleType) -> None:
@@ -27,13 +35,34 @@ def _register_models(auto: ModuleType) -> None:
 
     auto.AutoModel.register(MidwayConfig, MidwayNetwork, exist_ok=True)
     auto.AutoBackbone.register(MidwayConfig, MidwayBackbone, exist_ok=True)
+    _open_by_name(auto.AutoModel, MidwayNetwork)
+    _open_by_name(auto.AutoBackbone, MidwayBackbone)
 
 
 def _register_processor(auto: ModuleType) -> None:
     from midway_hub.config import MidwayConfig
-    from midway_hub.processing import register_image_processor
+    from midway_hub.processing import MidwayImageProcessor, register_image_processor
 
     register_image_processor(auto.AutoImageProcessor, MidwayConfig)
+    _open_by_name(auto.AutoImageProcessor, MidwayImageProcessor)
+
+
+def _open_by_name(auto_class: Any, ours: Any) -> None:
+    """Let an Auto class open our registry names, which it would look for on the Hub, in vain and for long."""
+    theirs = auto_class.from_pretrained.__func__
+    if hasattr(theirs, "opens_midway_names"):
+        return
+
+    @functools.wraps(theirs)
+    def from_pretrained(cls: Any, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        if not registry.is_name(pretrained_model_name_or_path):
+            return theirs(cls, pretrained_model_name_or_path, *args, **kwargs)
+        for option in _OF_AUTO_CLASSES:
+            kwargs.pop(option, None)
+        return ours.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    from_pretrained.opens_midway_names = True  # type: ignore[attr-defined]  # a mark, so that it is done once
+    auto_class.from_pretrained = classmethod(from_pretrained)
 
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -105,7 +105,8 @@ def download(
     """Fetch a checkpoint, check it, convert it if need be, and keep it for offline use."""
     from midway_hub.hub import resolve
 
-    resolved = resolve(name, revision=revision, cache_dir=cache_dir)
+    with console.download_lines():
+        resolved = resolve(name, revision=revision, cache_dir=cache_dir)
     facts = {
         "source": resolved.source,
         "directory": str(resolved.directory),
@@ -203,7 +204,7 @@ def features(
     if table is not None and table_path(table).resolve().is_relative_to(out.resolve()):
         raise ValueError(f"--table {table} lies in {out}, which is for the files of single sources; put it beside")
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.extraction_bars(enabled=not as_json) as progress:
+    with console.extraction_bars() as progress:
         result = extract_features(
             net,
             fetched(inputs),
@@ -214,7 +215,7 @@ def features(
             output_format=output_format,  # type: ignore[arg-type]
             every=every,
             batch=batch,
-            processor=_processor(size, net.config.patch_size),
+            processor=_processor(net, size),
             format=format,  # type: ignore[arg-type]
             reader=reader,
             overwrite=overwrite,
@@ -245,14 +246,14 @@ def motion(
     from midway_hub.extraction import extract_motion
 
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.extraction_bars(enabled=not as_json) as progress:
+    with console.extraction_bars() as progress:
         result = extract_motion(
             net,
             fetched(inputs),
             out,
             every=every,
             batch=batch,
-            processor=_processor(size, net.config.patch_size),
+            processor=_processor(net, size),
             format=format,  # type: ignore[arg-type]
             reader=reader,
             overwrite=overwrite,
@@ -293,7 +294,7 @@ def demo(
     from midway_hub.extraction import choose_device
 
     chosen = str(choose_device(device))
-    with console.step_bars(enabled=not as_json) as progress:
+    with console.step_bars() as progress:
         page = run_demo(video, out=out, model=model, device=chosen, frames=frames, progress=progress)
     console.facts({"open": str(page.absolute())}, as_json=as_json)
 
@@ -316,10 +317,9 @@ def doctor(as_json: Json = False) -> None:
 # -- helpers -------------------------------------------------------------------------------------------------------
 
 
-def _processor(size: int | None, multiple: int) -> Any:
-    from midway_hub.processing import MidwayImageProcessor
-
-    return MidwayImageProcessor(fit="pad" if size is None else "shortest", size=size, multiple=multiple)
+def _processor(net: Any, size: int | None) -> Any:
+    """Without --size frames are made as the checkpoint says: as they are, unless it was saved with another fit."""
+    return net.image_processor if size is None else net.image_processor.with_short_side(size)
 
 
 def _numbers(text: str) -> list[int]:
@@ -339,6 +339,8 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
         "skipped": [str(item.output) for item in result.skipped],
         "failed": [{"source": item.source.name, "reason": item.reason} for item in result.failed],
         "ignored_files": result.ignored,
+        "ignored_extensions": dict(result.left_out.files),
+        "comment_lines": result.left_out.comments,
     }
     if as_json:
         console.print_json(summary)
@@ -346,7 +348,7 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
         total = sum(item.count for item in result.done)
         console.say(
             f"{out}: {len(result.done)} done ({total} {unit}), {len(result.skipped)} finished before, "
-            f"{len(result.failed)} failed"
+            f"{len(result.failed)} failed" + (f"; {result.left_out}" if str(result.left_out) else "")
         )
         for item in (*result.done, *result.skipped):
             if item.note:
@@ -359,7 +361,7 @@ def _report(result: Any, out: Path, unit: str, *, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    console.run(app)
 
 
 if __name__ == "__main__":

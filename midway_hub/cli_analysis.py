@@ -60,7 +60,7 @@ def perturb(
     check_places(files, [out])
     images = read_pair(files, pair=frames, reader=reader)
     net = load_network(model, dtype="float32", device=device, offline=offline)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         facts = write_perturbation(
             net,
             images,
@@ -120,7 +120,7 @@ def pca(
         raise ValueError(f"pca takes images, or one video; got {len(found)} inputs that are {' and '.join(kinds)}s")
     look: dict[str, Any] = {"layer": layer, "attention": attention, "size": size}
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         if kinds == {"image"}:
             facts = write_image_features(net, [item.paths[0] for item in found], out, progress=bars, **look)
         else:
@@ -144,7 +144,7 @@ def trajectories(
     from midway_hub.analysis_pictures import write_trajectories
 
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         facts = write_trajectories(net, fetched([video])[0], out, every=every, size=size, reader=reader, progress=bars)
     if as_json:
         console.print_json(facts)

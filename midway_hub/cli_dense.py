@@ -32,68 +32,148 @@ Legend = Annotated[bool, typer.Option("--legend/--no-legend", help="Explain the 
 
 def flow(
     inputs: Annotated[
-        list[str], typer.Argument(help="Two images of one size, or a video; http(s) URLs too.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Two images of one size; videos; folders of frames or videos; .txt lists with two images a line; "
+            "http(s) URLs too.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             "-o",
-            help="Of images: numbers (.flo .pfm .flo5 .npy .npz) or a colour picture (.png .jpg). Of a video: an .mp4.",
+            help="Of two images: numbers (.flo .pfm .flo5 .npy .npz) or a colour picture (.png .jpg). Of a video or a "
+            "folder of frames: .mp4 .webm .gif. Of anything: a folder, for numbered files; run again to go on.",
         ),
     ],
-    picture: Annotated[Path | None, typer.Option(help="Of images: write a colour picture as well.")] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="Files of an output folder: flo, pfm, flo5, npy, npz, png (colours), kitti (16-bit .png); or several, "
+            "such as flo,png."
+        ),
+    ] = "flo",
+    picture: Annotated[Path | None, typer.Option(help="Of two images: write a colour picture as well.")] = None,
     kitti: Annotated[
         bool, typer.Option("--kitti", help="Write -o FILE.png as KITTI's 16-bit numbers, not as a colour picture.")
     ] = False,
     arrows: Annotated[bool, typer.Option("--arrows", help="Draw arrows over the colours.")] = False,
-    scale: Annotated[
-        float | None, typer.Option(help="Pixels of motion that get the full colours; default: what 99% stay below.")
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Show the frame to the left of its flow, in pictures and videos.")
+    ] = False,
+    max_flow: Annotated[
+        float | None,
+        typer.Option(
+            "--max-flow",
+            "--scale",
+            help="Pixels of motion that get the full colours. Default: what 99% of two images' pixels stay below. In "
+            "videos, the first of 1, 2, 5, 10, 20, 50, ... that 99% stay below (median of the last five pairs): it "
+            "grows with the motion, never shrinks, and stands in the corner.",
+        ),
     ] = None,
     legend: Legend = True,
     model: Model = DEFAULT_MODEL,
     every: Every = 1,
-    size: Size = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            help="Short side in pixels that the network sees frames at, or 'own' for theirs. Default: what suits the "
+            "flow head, two of its windows or 384 pixels; a smaller size tells longer motion."
+        ),
+    ] = "default",
     tile: TileText = "default",
     overlap: Overlap = None,
     dtype: Dtype = "float32",
     device: Device = None,
     reader: Reader = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make all files of an output folder anew, whatever it holds.")
+    ] = False,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Write the optical flow between two images, or of a video as a video of colours, at the frames' own size."""
-    from midway_hub.dense import FlowLook, write_pair_flow, write_video_flow
-    from midway_hub.extraction import find_motion_sources
+    """Write the optical flow between two images, of videos, or of folders of frames, at the frames' own size."""
+    from midway_hub.dense import FlowLook, find_flow_sources, write_flow_folder, write_pair_flow, write_video_flow
 
-    found = find_motion_sources(fetched(inputs)).items
-    if len(found) != 1:
-        raise ValueError(f"flow is of two images or of one video, got {len(found)} videos")
-    look = FlowLook(scale, arrows, legend)
-    windows = {"size": size, "tile": tile_of(tile), "overlap": overlap}
+    found = find_flow_sources(fetched(inputs))
+    look = FlowLook(max_flow, arrows, legend, side_by_side)
+    windows: dict[str, Any] = {"size": _flow_size(size), "tile": tile_of(tile), "overlap": overlap}
+    film = {"every": every, "reader": reader, "look": look, **windows}
+    to_folder = out.is_dir() or not out.suffix
+    if (kitti or picture) and (to_folder or found[0].clip):
+        raise ValueError(
+            "--kitti and --picture are for the flow between two images; into a folder: --format kitti or flo,png"
+        )
+    if not to_folder and (len(found) > 1 or len(found[0].pairs) > 1):
+        raise ValueError(
+            f"-o {out} is one file, and there is more than one video or pair; name a folder: -o {out.stem}"
+        )
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    if found[0].kind == "pair":
-        facts = write_pair_flow(net, found[0].paths, out, kitti=kitti, picture=picture, look=look, **windows)
+    if found[0].pairs and not to_folder:
+        facts = write_pair_flow(net, found[0].pairs[0], out, kitti=kitti, picture=picture, look=look, **windows)
     else:
-        if kitti or picture:
-            raise ValueError("--kitti and --picture are for the flow between two images; of a video, -o is an .mp4")
-        with console.step_bars(enabled=not as_json) as bars:
-            facts = write_video_flow(
-                net, found[0].paths[0], out, every=every, reader=reader, look=look, progress=bars, **windows
-            )
-    console.facts(facts, as_json=as_json)
+        with console.step_bars() as bars:
+            if to_folder:
+                formats = [form.strip() for form in format.split(",")]
+                options = {"formats": formats, "overwrite": overwrite, "progress": bars, **film}
+                facts = write_flow_folder(net, found, out, **options).facts()
+            else:
+                assert found[0].clip is not None
+                facts = write_video_flow(net, found[0].clip, out, progress=bars, **film)
+    _tell(facts, as_json=as_json)
+
+
+def _flow_size(text: str) -> Any:
+    if text in ("default", "own"):
+        return None if text == "own" else text
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--size must be a number of pixels, or 'own' for the frames' own size, got {text!r}")
+    return int(text)
+
+
+def _tell(facts: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was done; what failed, and what users should know, goes to stderr."""
+    if as_json:
+        console.print_json(facts)
+    else:
+        said = dict(facts)
+        note, failed = said.pop("note", None), said.pop("failed", {})
+        console.facts(said)
+        if note:
+            console.warning(note)
+        for name, reason in failed.items():
+            console.error(f"{name}: {reason}")
+    if facts.get("failed"):
+        raise typer.Exit(1)
 
 
 def segment(
-    source: Annotated[str, typer.Argument(help="An image or a video; an http(s) URL too.", show_default=False)],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Images, videos, folders of them, .txt lists, http(s) URLs.", show_default=False),
+    ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Classes over the frame: .png .jpg of an image, .mp4 of a video.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Classes over the frame: .png .jpg of an image, .mp4 .webm .gif of a video. Of anything: a folder, "
+            "for a file each; run again to go on.",
+        ),
     ],
     labels: Annotated[
         Path | None,
-        typer.Option(help="Write label maps as well, indexed .png of class numbers: a file, or of a video a folder."),
+        typer.Option(
+            help="Write label maps as well, indexed .png of class numbers: a file; of a video, or with -o FOLDER, a "
+            "folder."
+        ),
     ] = None,
     opacity: Annotated[float, typer.Option(help="Share of the classes' colours over the frame, 0 to 1.")] = 0.6,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Show the frame to the left of its classes.")
+    ] = False,
     legend: Legend = True,
     model: Model = DEFAULT_MODEL,
     every: Every = 1,
@@ -102,24 +182,30 @@ def segment(
     dtype: Dtype = "float32",
     device: Device = None,
     reader: Reader = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make all files of an output folder anew, whatever it holds.")
+    ] = False,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Write the classes of an image or a video as colours over its frames, at their own size."""
-    from midway_hub.dense import LabelLook, write_image_labels, write_video_labels
+    """Write the classes of images and videos as colours over their frames, at their own size."""
+    from midway_hub.dense import LabelLook, write_image_labels, write_label_folder, write_video_labels
     from midway_hub.extraction import find_sources
 
-    found = find_sources(fetched([source])).items
-    if len(found) != 1:
-        raise ValueError(f"segment takes one image or one video, {source} holds {len(found)}")
-    options: dict[str, Any] = {"labels_out": labels, "look": LabelLook(opacity, legend), "size": size}
-    options["slide"] = slide_of(slide)
+    found = find_sources(fetched(inputs)).items
+    to_folder = out.is_dir() or not out.suffix
+    if len(found) != 1 and not to_folder:
+        raise ValueError(f"-o {out} is one file, and there are {len(found)} inputs; name a folder: -o {out.stem}")
+    look = LabelLook(opacity, legend, side_by_side)
+    options: dict[str, Any] = {"labels_out": labels, "look": look, "size": size, "slide": slide_of(slide)}
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    if found[0].kind == "image":
+    if found[0].kind == "image" and not to_folder:
         facts = write_image_labels(net, found[0].paths[0], out, **options)
     else:
-        with console.step_bars(enabled=not as_json) as bars:
-            facts = write_video_labels(
-                net, found[0].paths[0], out, every=every, reader=reader, progress=bars, **options
-            )
-    console.facts(facts, as_json=as_json)
+        options.update(every=every, reader=reader)
+        with console.step_bars() as bars:
+            if to_folder:
+                facts = write_label_folder(net, found, out, overwrite=overwrite, progress=bars, **options).facts()
+            else:
+                facts = write_video_labels(net, found[0].paths[0], out, progress=bars, **options)
+    _tell(facts, as_json=as_json)

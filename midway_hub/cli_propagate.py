@@ -21,11 +21,18 @@ def propagate(
     ],
     labels: Annotated[
         Path,
-        typer.Option(help="The first frame's objects: a .png of its size whose pixels are their numbers, 0 elsewhere."),
+        typer.Option(
+            help="The first frame's objects: a .png of its size whose pixels are their numbers, 0 elsewhere; 255 is "
+            "unknown, and follows nothing."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="An .mp4; or a folder, for overlay.mp4 and a label map per frame.")
     ],
+    binary_masks: Annotated[
+        bool,
+        typer.Option("--binary-masks", help="The labels are a mask of one object, white on black (0 and 255)."),
+    ] = False,
     protocol: Annotated[str, typer.Option(help="How objects are followed: dino or cropmae.")] = DEFAULT_PROTOCOL,
     features: Annotated[
         str, typer.Option(help="teacher, student, or backward (refined from the top down).")
@@ -66,13 +73,14 @@ def propagate(
         whole = max(size // patch, 1) * patch
         rules = replace(adjusted(rules, {"size": f"short:{whole}"}), size=FrameSize("short", whole, patch))
     encode = network_features(net, features, layer=layer)  # type: ignore[arg-type]  # checked by network_features
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         facts = write_propagated(
             encode,
             fetched([source])[0],
             labels,
             out,
             protocol=rules,
+            binary_masks=binary_masks,
             start=start,
             every=every,
             fps=fps,

@@ -63,7 +63,7 @@ def track(
     chosen = None if points is None else parse_points(points)
     look = TrackLook(trail=trail)
     net = load_network(model, dtype=dtype, device=device, offline=offline)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         facts = write_video_tracks(
             net,
             fetched([video])[0],

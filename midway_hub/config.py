@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
+from midway_hub import registry
+from midway_hub._messages import shown
 from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
 
 TARGET_NETWORKS = ("ema", "shared")
 SWITCHES = ("dynamics", "backward", "refinement", "gating")
-COUNTS = (
-    *("image_size", "patch_size", "num_channels", "embed_dim", "depth", "num_heads", "num_motion_tokens"),
-    *("motion_dim", "midway_depth", "midway_heads", "backward_heads", "predictor_depth", "predictor_heads"),
-)
+LARGEST = {
+    **dict.fromkeys(("image_size", "embed_dim", "num_motion_tokens", "motion_dim"), 16_384),
+    **dict.fromkeys(("patch_size", "num_channels", "depth", "num_heads", "midway_depth", "midway_heads"), 1024),
+    **dict.fromkeys(("backward_heads", "predictor_depth", "predictor_heads"), 1024),
+}
+"""The largest that each count may be: beyond any network, and short of what takes minutes or all memory to build."""
+
+LARGEST_RATIO = 64
+MOST_LABELS = 65_536
+PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 
 
 class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
@@ -56,7 +66,8 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
             backbone (stage names are `stem`, `stage1`, ..., one per encoder block).
 
     Raises:
-        ValueError: A number is out of range or does not divide another; the message names both.
+        ValueError: A number is out of range or does not divide another; the message names both. Or a number is given
+            by transformers' name for it, too, and differently.
     """
 
     model_type = "midway"
@@ -100,7 +111,7 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         self.mlp_ratio = mlp_ratio
         self.drop_path_rate = drop_path_rate
         self.dynamics = dynamics
-        self.levels = list(levels)
+        self.levels = list(levels) if isinstance(levels, list | tuple) else levels
         self.num_motion_tokens = num_motion_tokens
         self.motion_dim = motion_dim
         self.midway_depth = midway_depth
@@ -118,29 +129,53 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
             None if segmentation_head is None else SegmentationHeadConfig.of(segmentation_head).to_dict()
         )
         self.initializer_range = initializer_range
-        self._check_numbers()
+        for alias in self.attribute_map.keys() & kwargs.keys():
+            self._set_by_alias(alias, kwargs.pop(alias))
+        self.check_numbers()
+        _check_labels_and_precision(kwargs)
         kwargs.pop("stage_names", None)  # derived; saved for readers of config.json only
-        self.stage_names = ["stem", *(f"stage{i}" for i in range(1, depth + 1))]
+        self.stage_names = ["stem", *(f"stage{i}" for i in range(1, self.depth + 1))]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__init__(**kwargs)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a configuration as transformers does; of a registry name, what the registry says of it."""
+        if not registry.is_name(pretrained_model_name_or_path):
+            return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        entry = registry.get_entry(str(pretrained_model_name_or_path))
+        if entry.bundled:
+            from midway_hub.hub.named import bundled_folder
+
+            return super().get_config_dict(bundled_folder(entry), **kwargs)
+        return {"model_type": cls.model_type, **entry.architecture}, kwargs
 
     @property
     def grid_size(self) -> int:
         """Patches along one side of the grid that the position embeddings are stored for."""
         return self.image_size // self.patch_size
 
-    def _check_numbers(self) -> None:
-        for name in COUNTS:
+    def check_numbers(self) -> None:
+        """Refuse numbers that no network has, as making a configuration does; one that was changed since may hold some.
+
+        Raises:
+            ValueError: A number is out of range or does not divide another; the message names both.
+        """
+        for name, largest in LARGEST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+                raise ValueError(f"{name} must be a whole number of at least 1, got {shown(value)}")
+            if value > largest:
+                raise ValueError(f"{name} must be at most {largest}, got {shown(value)}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be true or false, got {shown(getattr(self, name))}")
         for heads, width in (
             ("num_heads", "embed_dim"),
             ("backward_heads", "embed_dim"),
@@ -149,22 +184,76 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         ):
             if getattr(self, width) % getattr(self, heads):
                 raise ValueError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}")
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate must be at least 0 and below 1, got {self.drop_path_rate!r}")
+        if not (_is_number(self.drop_path_rate) and 0 <= self.drop_path_rate < 1):
+            raise ValueError(f"drop_path_rate must be at least 0 and below 1, got {shown(self.drop_path_rate)}")
+        if not (_is_number(self.initializer_range) and 0 <= self.initializer_range <= 1):
+            raise ValueError(f"initializer_range must be between 0 and 1, got {shown(self.initializer_range)}")
+        if not (_is_number(self.mlp_ratio) and 0 < self.mlp_ratio <= LARGEST_RATIO):
+            raise ValueError(f"mlp_ratio must be above 0 and at most {LARGEST_RATIO}, got {shown(self.mlp_ratio)}")
+        for width in ("embed_dim", "motion_dim"):
+            if getattr(self, width) * self.mlp_ratio < 1:
+                raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves an MLP of {width} {getattr(self, width)} no width")
         if self.target_network not in TARGET_NETWORKS:
-            raise ValueError(f"target_network must be one of {TARGET_NETWORKS}, got {self.target_network!r}")
+            raise ValueError(f"target_network must be one of {TARGET_NETWORKS}, got {shown(self.target_network)}")
         if self.dynamics and not self._levels_are_valid():
             raise ValueError(
                 f"levels must be different encoder blocks between 0 and {self.depth - 1}, coarse (late) to fine "
-                f"(early), got {self.levels}"
+                f"(early), got {shown(self.levels)}"
             )
 
         if self.flow_head is not None and not self.dynamics:
             raise ValueError("a flow head reads the dynamics' predictions, and dynamics is false")
 
     def _levels_are_valid(self) -> bool:
-        in_range = all(isinstance(level, int) and 0 <= level < self.depth for level in self.levels)
-        return bool(self.levels) and in_range and self.levels == sorted(set(self.levels), reverse=True)
+        levels = self.levels
+        if not isinstance(levels, list) or not all(type(level) is int for level in levels):
+            return False
+        in_range = all(0 <= level < self.depth for level in levels)
+        return bool(levels) and in_range and levels == sorted(set(levels), reverse=True)
+
+    def _set_by_alias(self, alias: str, value: Any) -> None:
+        """Set a number by the name that transformers has for it."""
+        name = self.attribute_map[alias]
+        if getattr(self, name) not in (value, _DEFAULTS[name]):
+            raise ValueError(
+                f"{name} is {shown(getattr(self, name))}, and {alias}, another name for it, {shown(value)}: give one"
+            )
+        setattr(self, name, value)
 
 
-__all__ = ["TARGET_NETWORKS", "MidwayConfig"]
+def _check_labels_and_precision(values: Mapping[str, Any]) -> None:
+    """Refuse what transformers would take minutes over, or fail on in words of its own."""
+    labels = values.get("num_labels")
+    if labels is not None and (type(labels) is not int or not 0 <= labels <= MOST_LABELS):
+        raise ValueError(f"num_labels must be a whole number up to {MOST_LABELS}, got {shown(labels)}")
+    for name in ("id2label", "label2id"):
+        if not isinstance(values.get(name), Mapping | None):
+            raise ValueError(f"{name} must map numbers and names of classes, got {shown(values[name])}")
+    for name in ("dtype", "torch_dtype"):
+        if values.get(name) is not None:
+            checked_precision(values[name], name=name)
+
+
+def checked_precision(value: Any, *, name: str = "dtype") -> str:
+    """Return the name of a precision that weights can have.
+
+    Args:
+        value: A name such as `"float16"`, or a `torch.dtype`.
+        name: How the error calls it.
+
+    Raises:
+        ValueError: It is no such precision.
+    """
+    text = str(value).removeprefix("torch.")
+    if text not in PRECISIONS:
+        raise ValueError(f"{name} must be one of {', '.join(PRECISIONS)}, got {shown(value)}")
+    return text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(MidwayConfig.__init__).parameters.items()}
+
+__all__ = ["LARGEST", "PRECISIONS", "TARGET_NETWORKS", "MidwayConfig", "checked_precision"]

@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from midway_hub._messages import shown
+
 IGNORE = 255
 """The label of pixels that count nowhere."""
 
+LARGEST = 8192
+"""The largest that a width, a window or a grid of a head may be: beyond any head, and short of all memory."""
+
+MOST_SCALES = 64
 FEATURES = ("encoder", "backward")
 NECKS = ("pyramid", "lateral", "none")
 
@@ -20,7 +26,7 @@ class HeadConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, list):
+            if isinstance(value, list | tuple):
                 object.__setattr__(self, field.name, _frozen(value))
         self._check()
 
@@ -70,15 +76,20 @@ class FlowHeadConfig(HeadConfig):
     tiled: bool = False
 
     def _check(self) -> None:
-        if len(self.layer_dims) != 4:
-            raise ValueError(f"layer_dims of a flow head are four widths, got {len(self.layer_dims)}")
+        for name, count in (("layer_dims", 4), ("tile", 2), ("scale_bounds", 2)):
+            _sequence(name, getattr(self, name))
+            if len(getattr(self, name)) != count:
+                what = "four widths" if count == 4 else "two numbers"
+                raise ValueError(f"{name} of a flow head are {what}, got {len(getattr(self, name))}")
         for name in ("layer_dims", "tile"):
             _counts(name, getattr(self, name))
         _counts("feature_dim", (self.feature_dim,))
         _counts("last_dim", (self.last_dim,))
-        least, largest = self.scale_bounds
-        if not 0 < least < largest:
-            raise ValueError(f"scale_bounds must be positive and rising, got {self.scale_bounds}")
+        if (
+            not all(_is_finite(bound) for bound in self.scale_bounds)
+            or not 0 < self.scale_bounds[0] < self.scale_bounds[1]
+        ):
+            raise ValueError(f"scale_bounds must be positive and rising, got {shown(self.scale_bounds)}")
 
 
 @dataclass(frozen=True)
@@ -115,28 +126,43 @@ class SegmentationHeadConfig(HeadConfig):
     slide: tuple[int, int] | None = None
 
     def _check(self) -> None:
+        for name in ("classes", "palette", "layers", "pool_scales"):
+            _sequence(name, getattr(self, name))
         _one_of("name", self.name, ("linear", "upernet"))
         _one_of("features", self.features, FEATURES)
         _one_of("neck", self.neck, NECKS)
         if not 2 <= len(self.classes) <= IGNORE:
             raise ValueError(f"a segmentation head needs 2 to {IGNORE} classes, got {len(self.classes)}")
+        if not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes of a segmentation head are names, got {shown(self.classes)}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("two classes of the segmentation head have the same name")
         if len(self.palette) != len(self.classes):
             raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
+        if not all(
+            isinstance(colour, tuple) and len(colour) == 3 and all(map(_is_byte, colour)) for colour in self.palette
+        ):
+            raise ValueError(f"palette is made of red, green and blue from 0 to 255, got {shown(self.palette)}")
         if not self.layers:
             raise ValueError("layers names no features to read")
+        if not all(type(layer) is int for layer in self.layers) or len(self.layers) > LARGEST:
+            raise ValueError(f"layers must be numbers of at most {LARGEST} blocks or levels, got {shown(self.layers)}")
         if self.name == "upernet" and (len(self.layers) != 4 or self.features != "encoder"):
             raise ValueError(
                 f"upernet reads four encoder blocks, got {len(self.layers)} of the {self.features}: "
                 "the paper reads backward features with the linear head only"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        if not (_is_finite(self.dropout) and 0 <= self.dropout < 1):
+            raise ValueError(f"dropout must be at least 0 and below 1, got {shown(self.dropout)}")
         _counts("channels", (self.channels,))
         _counts("pool_scales", self.pool_scales)
+        if len(self.pool_scales) > MOST_SCALES:
+            raise ValueError(f"pool_scales are at most {MOST_SCALES} grids, got {len(self.pool_scales)}")
         if self.slide is not None:
+            _sequence("slide", self.slide)
             _counts("slide", self.slide)
+            if len(self.slide) != 2:
+                raise ValueError(f"slide is the side of a window and its step, got {shown(self.slide)}")
             if self.slide[1] > self.slide[0]:
                 raise ValueError(
                     f"slide steps {self.slide[1]} pixels with windows of {self.slide[0]}: pixels are missed"
@@ -145,13 +171,28 @@ class SegmentationHeadConfig(HeadConfig):
 
 def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {shown(value)}")
+
+
+def _sequence(name: str, values: Any) -> None:
+    if not isinstance(values, tuple):
+        raise ValueError(f"{name} must be a list, got {shown(values)}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_byte(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value <= 255
 
 
 def _counts(name: str, values: Sequence[Any]) -> None:
     for value in values:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be whole numbers of at least 1, got {value!r}")
+            raise ValueError(f"{name} must be whole numbers of at least 1, got {shown(value)}")
+        if value > LARGEST:
+            raise ValueError(f"{name} must be at most {LARGEST}, got {shown(value)}")
 
 
 def _frozen(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from midway_hub.class_notes import WORLD_HEADING, are_of_worlds
 from midway_hub.drawing import INK, PAPER
 from midway_hub.heads import IGNORE
 
@@ -68,7 +69,7 @@ def most_common(labels: np.ndarray, count: int) -> list[int]:
 
 
 def class_legend(classes: Sequence[str], palette: Palette, shown: Sequence[int], *, font_size: int = 14) -> Image.Image:
-    """Draw a colour and a name per class.
+    """Draw a colour and a name per class, below a heading where the classes are those of synthetic worlds.
 
     Args:
         classes: Names of all classes.
@@ -80,10 +81,13 @@ def class_legend(classes: Sequence[str], palette: Palette, shown: Sequence[int],
         A picture, as large as the list needs.
     """
     font, line = ImageFont.load_default(size=font_size), round(LINE * font_size)
-    width = max((font.getlength(classes[label]) for label in shown), default=0)
-    legend = Image.new("RGB", (round(width) + 2 * line, max(1, line * len(shown))), PAPER)
+    heading = [WORLD_HEADING] if are_of_worlds(classes) else []
+    width = max((font.getlength(text) for text in (*heading, *(classes[label] for label in shown))), default=0)
+    legend = Image.new("RGB", (round(width) + 2 * line, max(1, line * (len(heading) + len(shown)))), PAPER)
     draw = ImageDraw.Draw(legend)
-    for row, label in enumerate(shown):
+    for text in heading:
+        draw.text((4, line / 2), text, fill=INK, font=font, anchor="lm")
+    for row, label in enumerate(shown, start=len(heading)):
         top = row * line
         draw.rectangle([3, top + 3, line - 3, top + line - 4], fill=tuple(palette[label]), outline=INK)
         draw.text((line + 4, top + line / 2), classes[label], fill=INK, font=font, anchor="lm")

@@ -7,6 +7,7 @@ import fnmatch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -322,6 +323,11 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
         for name, entry in _ENTRIES.items()
         if fnmatch.fnmatchcase(name, pattern) and (task is None or task in entry.task)
     ]
+
+
+def is_name(text: object) -> bool:
+    """Return whether this is the name of a registered checkpoint, and no path that exists: that would win."""
+    return isinstance(text, str) and text in list_models() and not Path(text).exists()
 
 
 def get_entry(name: str) -> RegistryEntry:

@@ -144,11 +144,20 @@ def viper(tree: Tree) -> None:
             tree.flow(f"{split}/flow/001/001_{number:05d}.npz")
 
 
+def folder(tree: Tree) -> None:
+    for day, frames in (("monday", 3), ("friday/late", 12)):
+        for number in range(frames):
+            tree.picture(f"images/{day}/frame_{number}.png")
+        for number, ending in zip(range(frames - 1), [".flo", ".npy", ".npz", ".pfm", ".png"] * 3, strict=False):
+            tree.flow(f"flow/{day}/frame_{number}{ending}")
+    tree.mask("occlusions/monday/frame_1.png")
+
+
 TREES: dict[str, Callable[[Tree], None]] = {
     function.__name__: function
     for function in (
         *(chairs, things, things_subset, sintel, kitti2012, kitti2015),
-        *(hd1k, spring, tartanair, middlebury, viper),
+        *(hd1k, spring, tartanair, middlebury, viper, folder),
     )
 }
 

@@ -62,7 +62,7 @@ def test_the_soft_peak_tends_to_the_peak_as_the_temperature_falls():
     ("heatmaps", "arguments", "message"),
     [
         (torch.zeros(5, 2, 3), {}, r"those of all patches, \(..., h·w, h, w\), got \(5, 2, 3\)"),
-        (torch.full((6, 2, 3), torch.nan), {}, "heatmaps hold NaN"),
+        (torch.full((6, 2, 3), torch.nan), {}, "a heatmap holds 36 values that are NaN or infinite"),
         (torch.zeros(6, 2, 3), {"rule": "mean"}, "rule must be 'peak' or 'soft', got 'mean'"),
         (torch.zeros(6, 2, 3), {"temperature": 0.0}, "temperature must be above 0"),
         (torch.zeros(6, 2, 3), {"radius": -1}, "radius at least 0, got 0.05 and -1"),

@@ -525,6 +525,43 @@ def test_a_segmentation_head_gives_an_overlay_and_a_legend_of_shares(with_heads)
     assert "<sky>" not in html
 
 
+def test_classes_of_synthetic_worlds_are_called_so(session):
+    pytest.importorskip("gradio", reason="the page needs the extra `app`")
+    from midway_hub.app.tabs.segmentation import _classes
+
+    html = _classes(session, 0.6)
+    assert "mw-warn" in html
+    assert "The model was taught no class of real scenes" in html
+    assert "Classes of synthetic worlds over the frame" in html
+
+
+def test_classes_of_real_scenes_need_no_warning(with_heads):
+    from midway_hub.app.tabs.segmentation import _classes
+
+    html = _classes(with_heads, 0.6)
+    assert "synthetic" not in html
+    assert "Classes over the frame" in html
+
+
+@pytest.mark.parametrize(
+    ("levels", "named"),
+    [
+        ((8, 5, 2), ["Level 8 (coarse)", "Level 5:", "Level 2 (fine)"]),
+        ((9, 3), ["Level 9 (coarse)", "Level 3 (fine)"]),
+        ((1,), ["Level 1:"]),
+        ((7,), ["Level 7:"]),
+    ],
+)
+def test_only_ends_of_several_levels_are_called_coarse_and_fine(session, levels, named):
+    pytest.importorskip("gradio", reason="the page needs the extra `app`")
+    from midway_hub.app.tabs.heatmaps import _felt
+
+    session.use(Chosen("/some/folder", make_tiny_net(levels=levels)))
+    html = _felt(session)
+    assert all(words in html for words in named)
+    assert ("(coarse)" in html, "(fine)" in html) == (len(levels) > 1, len(levels) > 1)
+
+
 def test_features_of_every_frame_asked_for_are_shown_beside_it(with_heads):
     from midway_hub.app.tabs.features import _features
 

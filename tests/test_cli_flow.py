@@ -9,9 +9,12 @@ from PIL import Image
 from typer.testing import CliRunner
 from video_clips import HEIGHT, WIDTH, numbered_frame, write_clip
 
+from midway_hub import MidwayConfig
+from midway_hub.class_notes import WORLD_CLASSES, classes_note
 from midway_hub.cli import app
 from midway_hub.dense import flow_between, labels_of
 from midway_hub.flow_io import flow_picture, read_flow
+from midway_hub.label_pictures import class_legend
 from midway_hub.processing import MidwayImageProcessor, load_frame
 from midway_hub.video import open_video
 
@@ -116,7 +119,9 @@ def test_numbers_and_picture_can_be_had_at_once(tmp_path, model, frames):
 
 
 def test_tiles_and_sizes_reach_the_network(tmp_path, net, model, frames):
-    facts_of("flow", *frames, "-o", tmp_path / "a.npy", "--tile", "32,48", "--overlap", 0.25, "-m", model)
+    facts_of(
+        "flow", *frames, "-o", tmp_path / "a.npy", "--tile", "32,48", "--overlap", 0.25, "--size", "own", "-m", model
+    )
     expected = network_flow(net, frames, tile=(32, 48), overlap=0.25)
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), expected, atol=1e-5)
     facts_of("flow", *frames, "-o", tmp_path / "b.npy", "--tile", "training", "-m", model)
@@ -191,6 +196,34 @@ def test_segmentation_of_an_image_is_an_overlay_and_a_label_map(tmp_path, net, m
     assert set(facts["classes"]) <= set(CLASSES)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_classes_of_synthetic_worlds_are_called_so_with_what_is_written(tmp_path, frames, clip, suffix):
+    source = frames[0] if suffix == ".png" else clip
+    facts = facts_of("segment", source, "-o", tmp_path / f"out{suffix}", "--size", 64, "-m", "midway_pico_synthetic")
+    assert "The model was taught no class of real scenes" in facts["meaning"]
+
+
+def test_classes_of_ones_own_are_written_without_a_word(tmp_path, model, frames):
+    assert "meaning" not in facts_of("segment", frames[0], "-o", tmp_path / "out.png", "-m", model)
+
+
+def test_the_legend_of_synthetic_worlds_has_a_heading():
+    colours = [(0, 0, 0)] * len(WORLD_CLASSES)
+    plain = class_legend(("road", "sky"), colours[:2], [0, 1])
+    headed = class_legend(WORLD_CLASSES, colours, [0, 1])
+    assert (plain.height, headed.height) == (2 * plain.height // 2, 3 * plain.height // 2)
+    assert headed.width > plain.width
+
+
+def test_the_classes_that_are_noted_are_those_of_the_worlds():
+    from midway_hub.training.data.synthetic import CLASSES as OF_WORLDS
+
+    bundled = MidwayConfig.from_pretrained("midway_pico_synthetic").segmentation_head["classes"]
+    assert tuple(OF_WORLDS) == tuple(bundled) == WORLD_CLASSES
+    assert classes_note(bundled)
+    assert classes_note(("background", "ground", "wall")) is None
+
+
 def test_the_overlay_lets_the_frame_through(tmp_path, model, frames):
     facts_of("segment", frames[0], "-o", tmp_path / "out.png", "--opacity", 0, "--no-legend", "-m", model)
     assert (np.asarray(Image.open(tmp_path / "out.png")) == np.asarray(Image.open(frames[0]))).all()
@@ -203,6 +236,17 @@ def test_segmentation_of_a_video_is_a_video_and_a_folder_of_label_maps(tmp_path,
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["000000.png", "000003.png", "000006.png"]
     with open_video(tmp_path / "out.mp4") as video:
         assert (len(video), video.height, video.width) == (3, HEIGHT, WIDTH)
+
+
+def test_label_maps_of_another_run_are_neither_mixed_with_nor_deleted(tmp_path, model, clip):
+    options = ("segment", clip, "-o", tmp_path / "out.mp4", "--labels", tmp_path / "maps", "-m", model)
+    facts_of(*options, "--every", 3)
+    facts_of(*options, "--every", 3)
+    kept = (tmp_path / "maps/000003.png").read_bytes()
+    ran = run(*options, "--every", 4)
+    assert ran.exit_code == 1
+    assert "holds 2 files that this run would not write over (000003.png, 000006.png)" in ran.stderr
+    assert (tmp_path / "maps/000003.png").read_bytes() == kept
 
 
 def test_labels_at_another_size_come_back_at_the_frames_own(net, frames):

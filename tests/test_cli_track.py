@@ -66,8 +66,8 @@ def test_the_numbers_are_those_of_the_library(tmp_path, net, model, clip, suffix
         frames = list(video.get_frames([0, 3, 6]))
     rule = {"draws": 1, "top": 2, "seed": 4, "when_lost": "ignore", "refine": True}
     expected = Tracks.collect(track_points(net, frames, tracks.positions[0], size=32, **rule), every=3)
-    np.testing.assert_array_equal(tracks.positions, expected.positions)
-    np.testing.assert_array_equal(tracks.confidence, expected.confidence)
+    np.testing.assert_allclose(tracks.positions, expected.positions, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(tracks.confidence, expected.confidence, rtol=1e-3, atol=1e-5)
     assert tracks.frames.tolist() == [0, 3, 6]
     assert tracks.about["video"] == "clip.mp4"
     assert tracks.about["options"]["seed"] == 4

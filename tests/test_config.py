@@ -56,3 +56,83 @@ def test_numbers_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(ValueError) as error:
         MidwayConfig(**wrong)
     assert message in str(error.value)
+
+
+SEGMENTATION = {"classes": ["a", "b"], "palette": [[0, 0, 0], [1, 1, 1]]}
+
+
+@pytest.mark.parametrize(
+    ("absurd", "message"),
+    [
+        ({"depth": 10**6}, "depth must be at most 1024, got 1000000"),
+        ({"embed_dim": 10**9}, "embed_dim must be at most 16384, got 1000000000"),
+        ({"num_motion_tokens": 10**9}, "num_motion_tokens must be at most 16384"),
+        ({"patch_size": 10**9}, "patch_size must be at most 1024"),
+        ({"image_size": 10**400}, "image_size must be at most 16384, got 1000"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio must be above 0 and at most 64, got inf"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio must be above 0 and at most 64, got nan"),
+        ({"mlp_ratio": -4}, "mlp_ratio must be above 0 and at most 64, got -4"),
+        ({"mlp_ratio": "4e0"}, "mlp_ratio must be above 0 and at most 64, got '4e0'"),
+        ({"mlp_ratio": 1e-9}, "mlp_ratio 1e-09 leaves an MLP of embed_dim 384 no width"),
+        ({"initializer_range": float("inf")}, "initializer_range must be between 0 and 1, got inf"),
+        ({"initializer_range": "2e-2"}, "initializer_range must be between 0 and 1, got '2e-2'"),
+        ({"drop_path_rate": "0.1"}, "drop_path_rate must be at least 0 and below 1, got '0.1'"),
+        ({"levels": 5}, "levels must be different encoder blocks between 0 and 11"),
+        ({"levels": [8.0, 5, 2]}, "levels must be different encoder blocks"),
+        ({"dtype": "float99"}, "dtype must be one of float32, float16, bfloat16, float64, got 'float99'"),
+        ({"dtype": "int32"}, "dtype must be one of float32"),
+        ({"torch_dtype": 7}, "torch_dtype must be one of float32, float16, bfloat16, float64, got 7"),
+        ({"num_labels": 10**9}, "num_labels must be a whole number up to 65536, got 1000000000"),
+        ({"num_labels": -1}, "num_labels must be a whole number up to 65536, got -1"),
+        ({"num_labels": 2.5}, "num_labels must be a whole number up to 65536, got 2.5"),
+        ({"id2label": 7}, "id2label must map numbers and names of classes, got 7"),
+        ({"hidden_size": 10**9}, "embed_dim must be at most 16384, got 1000000000"),
+        ({"num_hidden_layers": 10**6}, "depth must be at most 1024, got 1000000"),
+        ({"num_attention_heads": 10**9}, "num_heads must be at most 1024, got 1000000000"),
+        (
+            {"embed_dim": 192, "hidden_size": 384},
+            "embed_dim is 192, and hidden_size, another name for it, 384: give one",
+        ),
+        ({"flow_head": {"layer_dims": [10**9] * 4}}, "layer_dims must be at most 8192, got 1000000000"),
+        ({"flow_head": {"feature_dim": 10**9}}, "feature_dim must be at most 8192"),
+        ({"flow_head": {"tile": 5}}, "tile must be a list, got 5"),
+        ({"flow_head": {"tile": [32]}}, "tile of a flow head are two numbers, got 1"),
+        ({"flow_head": {"scale_bounds": [1, float("inf")]}}, "scale_bounds must be positive and rising"),
+        ({"flow_head": {"scale_bounds": ["a", "b"]}}, "scale_bounds must be positive and rising"),
+        ({"segmentation_head": {**SEGMENTATION, "channels": 10**9}}, "channels must be at most 8192"),
+        (
+            {"segmentation_head": {**SEGMENTATION, "pool_scales": [1] * 1000}},
+            "pool_scales are at most 64 grids, got 1000",
+        ),
+        ({"segmentation_head": {**SEGMENTATION, "classes": "ab"}}, "classes must be a list, got 'ab'"),
+        ({"segmentation_head": {**SEGMENTATION, "classes": [1, 2]}}, "classes of a segmentation head are names"),
+        ({"segmentation_head": {**SEGMENTATION, "palette": [[0, 0, 0], [1, 1, 999]]}}, "palette is made of red, green"),
+        ({"segmentation_head": {**SEGMENTATION, "layers": ["a"]}}, "layers must be numbers of at most 8192 blocks"),
+        ({"segmentation_head": {**SEGMENTATION, "dropout": float("nan")}}, "dropout must be at least 0 and below 1"),
+        ({"segmentation_head": {**SEGMENTATION, "slide": [64]}}, "slide is the side of a window and its step"),
+    ],
+    ids=str,
+)
+def test_absurd_numbers_are_refused_before_anything_is_made_of_them(absurd, message):
+    with pytest.raises(ValueError) as error:
+        MidwayConfig(**absurd)
+    assert message in str(error.value)
+
+
+def test_a_number_too_long_to_be_written_is_refused_all_the_same():
+    with pytest.raises(ValueError, match="embed_dim must be at most 16384, got an int that is too long to write"):
+        MidwayConfig(embed_dim=10**9000)
+
+
+def test_transformers_names_set_the_same_numbers():
+    config = MidwayConfig(hidden_size=768, num_hidden_layers=10, num_attention_heads=12)
+    assert (config.embed_dim, config.depth, config.num_heads) == (768, 10, 12)
+    assert config.stage_names[-1] == "stage10"
+    assert MidwayConfig(embed_dim=192, hidden_size=192).embed_dim == 192
+
+
+def test_a_network_that_a_number_too_many_was_set_on_later_is_refused_too():
+    config = MidwayConfig()
+    config.depth = 10**6
+    with pytest.raises(ValueError, match="depth must be at most 1024"):
+        config.check_numbers()

@@ -1,50 +1,105 @@
-"""How the command line prints tables: no name and no number is ever cut."""
+"""What every command shares: errors and interruptions are a line, paths begin at home, progress stays off stdout."""
 
-import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
-from rich.console import Console
+import typer
+from typer.testing import CliRunner
 
-from midway_hub import _console
+from midway_hub import _console as console
 
-HEADER = ("estimator", "EPE", "bad 1", "made on")
-ROWS = [
-    ("midway_vits_bdd100k", "12.34", "56.78", "own size, 320x384 tiles, overlap 0.9"),
-    ("raft_large (random weights)", "1.20", "99.99", "short side 480"),
-]
+SAMPLE = str(files("midway_hub.samples") / "highway.mp4")
 
 
-@pytest.fixture
-def printed(monkeypatch):
-    def run(width, *, terminal=True):
-        out = io.StringIO()
-        monkeypatch.setattr(_console, "OUT", Console(file=out, width=width, force_terminal=terminal, color_system=None))
-        _console.table("errors", HEADER, ROWS)
-        return out.getvalue()
-
-    return run
+def app_of(function):
+    app = typer.Typer()
+    console.command(app)(function)
+    return app
 
 
-@pytest.mark.parametrize("width", [200, 80, 60, 40, 20])
-def test_names_and_numbers_are_whole_at_every_width_of_a_terminal(printed, width):
-    text = printed(width)
-    assert "…" not in text
-    for word in " ".join([" ".join(row) for row in (HEADER, *ROWS)]).split():
-        assert word in text
+def test_an_interruption_is_one_line_and_code_130():
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    ran = CliRunner().invoke(app_of(work))
+    assert ran.exit_code == 130
+    assert ran.stderr.count("\n") == 1
+    assert "interrupted" in ran.stderr
 
 
-@pytest.mark.parametrize("width", [200, 80, 60])
-def test_lines_fit_the_terminal_where_words_do(printed, width):
-    assert max(map(len, printed(width).splitlines())) <= width
+def test_an_interruption_outside_a_command_is_one_line_and_code_130(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        console.run(interrupted)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
 
 
-def test_in_a_narrow_terminal_rows_come_one_below_the_other(printed):
-    lines = printed(30).splitlines()
-    assert lines[1:4] == ["estimator    midway_vits_bdd100k", "  EPE        12.34", "  bad 1      56.78"]
+@pytest.mark.parametrize(
+    "command",
+    [
+        [str(Path(sys.executable).with_name("midway-hub")), "trajectories", SAMPLE, "-o", "x.png", "--size", "480"],
+        [
+            sys.executable,
+            "-m",
+            "midway_hub.training",
+            "evaluate",
+            "dynamics",
+            "--dataset",
+            "world",
+            "--worlds",
+            "9999",
+            "-m",
+            "midway_pico_synthetic",
+        ],
+    ],
+    ids=["midway-hub", "training"],
+)
+def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path, command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+    for line in started.stderr:  # the first line of progress
+        if "going on after" in line:
+            break
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=120)
+    assert started.returncode in (130, -signal.SIGINT), err
+    assert "interrupted" in err
+    assert "Traceback" not in out + err
 
 
-@pytest.mark.parametrize("width", [80, 20])
-def test_files_and_pipes_get_every_row_on_one_line(printed, width):
-    lines = printed(width, terminal=False).splitlines()
-    for row in ROWS:
-        assert any(all(cell in line for cell in row) for line in lines)
+def test_paths_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+
+    def work(out: Path = Path()) -> None:
+        seen.append(out)
+
+    for given in ("~", "~/x", "x"):
+        assert CliRunner().invoke(app_of(work), ["--out", given]).exit_code == 0
+    assert seen == [tmp_path, tmp_path / "x", Path("x")]
+
+
+def test_a_slow_command_leaves_stdout_to_its_json(monkeypatch):
+    monkeypatch.setattr("midway_hub._progress.FIRST", 0.0)
+
+    def work() -> None:
+        with console.step_bars() as bars:
+            bars("frames", 1, 2)
+            time.sleep(0.01)
+        console.print_json({"done": 2})
+
+    ran = CliRunner().invoke(app_of(work))
+    assert json.loads(ran.stdout) == {"done": 2}
+    assert "frames: 1 of 2" in ran.stderr

@@ -451,6 +451,69 @@ def test_record_says_where_everything_comes_from(tiny: Path) -> None:
     assert metadata["converter"] == record["converter"]
 
 
+@pytest.mark.parametrize("args", ["omegaconf-like", "object", "namespace", "dict"])
+def test_record_says_what_the_checkpoint_says_of_its_training(args: str, tmp_path: Path) -> None:
+    recipe = {
+        "arch": "vit_small",
+        "lr": 5e-4,
+        "batch_size_per_gpu": 20,
+        "optim": {"warmup_epochs": 10, "schedule": {"min_lr": 1e-6}},
+        "world_size": 2,
+        "gpu": "${oc.env:GPU}",
+        "seed": 3,
+    }
+    report = convert(tmp_path, args=args, recipe=recipe)
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert (
+        record["training"]
+        == report.training
+        == {
+            "args": {
+                "lr": 5e-4,
+                "batch_size_per_gpu": 20,
+                "world_size": 2,
+                "gpu": "${oc.env:GPU}",
+                "optim.warmup_epochs": 10,
+                "optim.schedule.min_lr": 1e-6,
+            },
+            "optimizer": [{"lr": 5e-4, "weight_decay": 0.04}],  # numpy's scalars in the file
+            "steps": 3,
+            "epoch": 300,
+        }
+    )
+
+
+def test_training_that_a_checkpoint_does_not_tell_is_left_out(tmp_path: Path) -> None:
+    recipe = {"arch": "vit_small", "patch_size": 16}
+    assert convert(tmp_path, parts=("teacher",), recipe=recipe).training == {}
+
+
+def test_settings_that_are_no_plain_values_or_hold_one_another_are_passed_over(tmp_path: Path) -> None:
+    inner: dict[str, Any] = {"lr": float("inf"), "batch": [1, 2], "epochs": "x" * 500, "warmup": torch.ones(2)}
+    for _ in range(9):
+        inner = {f"part{i}": inner for i in range(9)}  # 9**9 ways to the innermost
+    training = convert(tmp_path, args="dict", recipe={"arch": "vit_small", "gpus": 8, "more": inner}).training
+    assert training["args"] == {"gpus": 8}
+
+
+def test_a_pipe_in_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("the system has no named pipes")
+    os.mkfifo(tmp_path / "authors.pth")
+    with pytest.raises(OSError, match=r"authors\.pth is a named pipe"):
+        convert_checkpoint(tmp_path / "authors.pth", tmp_path / "out")
+
+
+def test_a_weight_that_torch_saved_as_the_negative_of_its_storage_keeps_its_sign(tmp_path: Path) -> None:
+    def lazily_negated(entries: dict[str, Any]) -> None:
+        weights = entries["teacher"]["backbone.norm.weight"]
+        entries["teacher"]["backbone.norm.weight"] = torch._neg_view(weights.neg())
+
+    convert(tmp_path, edit=lazily_negated)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(tensors["teacher.norm.weight"], named_tensor("teacher.backbone.norm.weight", (24,)))
+
+
 def test_same_input_gives_the_same_bytes(tiny: Path) -> None:
     for name in ("a", "b"):
         convert_checkpoint(tiny, tiny.parent / name)

@@ -2,10 +2,12 @@ import re
 
 import numpy as np
 import pytest
+from conftest import make_tiny_net
 from PIL import Image
 
 from midway_hub.analysis_pictures import overlays
 from midway_hub.app.demo import read_clip, run_demo, sample_clip, textured_patches
+from midway_hub.app.head_figures import segmentation_figure
 from midway_hub.drawing import heat_colours
 
 
@@ -39,6 +41,28 @@ def test_flow_and_classes_of_a_checkpoint_with_heads_are_shown(page):
     assert {"flow.png", "classes_0.png"} <= {picture.name for picture in path.parent.glob("*.png")}
     assert "untrained" not in html
     assert ("flow", 1, 1) in seen
+
+
+def test_classes_of_synthetic_worlds_are_called_so_over_real_frames(page):
+    html = page[0].read_text()
+    assert "What it is<" not in html
+    note = re.search(r"<h2>What it would be in a synthetic world</h2><p class='warning'>([^<]*)</p>", html)
+    assert "The model was taught no class of real scenes" in note[1]
+    assert "alt='classes of synthetic worlds and their colours: " in html
+
+
+def test_one_level_is_called_one_level(page):
+    html = page[0].read_text()
+    assert "at the network&#x27;s one level, 1. The colours share one scale." in html
+    assert "coarse to fine" not in html
+
+
+def test_classes_of_real_scenes_are_shown_as_what_things_are(tmp_path):
+    classes = {"classes": ("road", "sky"), "palette": ((128, 64, 128), (70, 130, 180))}
+    frames = [Image.new("RGB", (64, 48))]
+    figure = segmentation_figure(make_tiny_net(segmentation_head=classes), frames, [0.0], tmp_path, lambda *step: None)
+    assert (figure.title, figure.warning) == ("What it is", None)
+    assert figure.scale_says.startswith("classes and their colours")
 
 
 def test_untrained_weights_are_labelled_as_such(tmp_path):

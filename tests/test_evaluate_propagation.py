@@ -18,10 +18,17 @@ from midway_hub.training.evaluation.propagation.datasets import (
     vip_sequences,
 )
 from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame
-from midway_hub.training.evaluation.propagation.encoders import MeasuredEncoder, module_encoder, network_encoder
+from midway_hub.training.evaluation.propagation.encoders import (
+    MeasuredEncoder,
+    load_encoder,
+    module_encoder,
+    network_encoder,
+)
 from midway_hub.training.evaluation.propagation.evaluate import evaluate_propagation
 from midway_hub.training.evaluation.propagation.measure import joint_positions
+from midway_hub.training.evaluation.propagation.sequences import pictures_in, read_names
 from midway_hub.training.evaluation.propagation.tables import propagation_table
+from midway_hub.training.evaluation.propagation.timm_encoders import load_module
 from midway_hub.training.evaluation.records import RecordMismatchError
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
 from PIL import Image
@@ -29,7 +36,8 @@ from typer.testing import CliRunner
 
 from midway_hub import MidwayNetwork
 from midway_hub.analysis.propagation import propagate_labels
-from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, find_protocol
+from midway_hub.analysis.propagation_frames import fitted_protocol
+from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, adjusted, find_protocol
 
 HEIGHT, WIDTH = 64, 96
 PROTOCOL = replace(DINO, size=FrameSize("exact", (HEIGHT, WIDTH)))
@@ -310,9 +318,81 @@ def test_trouble_says_in_which_video(placed, davis):
         evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
 
 
+def black_and_white(davis):
+    """The masks of `davis` as DAVIS-2016 has them: of one object, 0 and 255."""
+    for file in (davis / "Annotations/480p").glob("*/*.png"):
+        save_labels(file, (np.array(Image.open(file)) > 0) * 255)
+
+
+def numbered_lines(davis, *names):
+    """DAVIS-2016's own list: a frame and its mask per line."""
+    (davis / "ImageSets/480p").mkdir()
+    lines = [
+        f"/JPEGImages/480p/{name}/{number:05d}.jpg /Annotations/480p/{name}/{number:05d}.png"
+        for name in names
+        for number in range(5)
+    ]
+    (davis / "ImageSets/480p/val.txt").write_text("\n".join(lines))
+
+
+def test_masks_of_black_and_white_are_refused_or_taken_as_one_object(placed, davis, tmp_path):
+    black_and_white(davis)
+    with pytest.raises(SampleError, match=r"other: .* holds no objects, only 0, 255: .*--binary-masks"):
+        evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
+    result = evaluate_propagation(placed, davis_sequences(davis, binary=True), PROTOCOL)
+    assert (result.dataset, result.numbers.objects) == ("davis2017/val", 2)
+    assert result.numbers.j.mean > 50
+
+
+def test_binary_masks_are_scored_as_the_same_masks_of_ones_and_zeros(placed, davis):
+    for file in (davis / "Annotations/480p").glob("*/*.png"):
+        save_labels(file, np.array(Image.open(file)) > 0)
+    numbered = evaluate_propagation(placed, davis_sequences(davis), PROTOCOL).numbers
+    for file in (davis / "Annotations/480p").glob("*/*.png"):
+        save_labels(file, np.array(Image.open(file)) * 255)
+    assert evaluate_propagation(placed, davis_sequences(davis, binary=True), PROTOCOL).numbers == numbered
+
+
+def test_a_resumed_evaluation_does_not_read_masks_in_another_way(placed, davis, tmp_path):
+    evaluate_propagation(placed, davis_sequences(davis), PROTOCOL, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="data"):
+        evaluate_propagation(placed, davis_sequences(davis, binary=True), PROTOCOL, out=tmp_path / "out")
+
+
+def test_the_lists_of_davis_2016_are_read(davis):
+    numbered_lines(davis, "still", "other")
+    data = davis_sequences(davis, binary=True)
+    assert (data.name, data.expected, [item.name for item in data.sequences]) == (
+        "davis2016/val",
+        20,
+        ["still", "other"],
+    )
+    assert data.missing() == []
+    (davis / "ImageSets/2016").mkdir()
+    (davis / "ImageSets/2016/val.txt").write_text("other\n")
+    assert [item.name for item in davis_sequences(davis, binary=True).sequences] == ["other"]
+    assert davis_sequences(davis).name == "davis2017/val"
+
+
+def test_soft_masks_are_refused_by_their_file(placed, davis):
+    save_labels(davis / "Annotations/480p/other/00000.png", stripes(0, 255, 255, 7))
+    with pytest.raises(SampleError, match=r"other/00000\.png looks like a mask with soft edges"):
+        evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
+
+
+def test_the_command_takes_binary_masks_of_davis_alone(model, davis, vip):
+    black_and_white(davis)
+    numbered_lines(davis, "still")
+    code, out, err = command("--dataset", "davis", "--root", davis, "-m", model, *SMALL, "--binary-masks", "--json")
+    assert code == 0, err
+    assert json.loads(out)["dataset"] == "davis2016/val"
+    code, _, err = command("--dataset", "vip", "--root", vip, "-m", model, *SMALL, "--binary-masks")
+    assert (code, "--binary-masks is for --dataset davis" in err) == (1, True)
+
+
 def test_a_video_without_objects_is_refused(placed, davis):
     save_labels(davis / "Annotations/480p/other/00000.png", stripes(0, 0, 255))
-    with pytest.raises(SampleError, match="other: has 0 objects in 5 frames"):
+    with pytest.raises(SampleError, match=r"other: .*00000\.png holds no objects, only 0, 255: .*--binary-masks"):
         evaluate_propagation(placed, davis_sequences(davis), PROTOCOL)
 
 
@@ -334,6 +414,124 @@ def test_a_model_of_timms_is_measured_by_its_normed_patches(davis):
     assert evaluate_propagation(encoder, davis_sequences(davis), PROTOCOL).settings["features"] == "timm"
     with pytest.raises(ValueError, match="in eval mode"):
         module_encoder(vit.train(), name="timm:tiny")
+
+
+SMALL_MODELS = {
+    "vit_tiny_patch16_224.augreg_in21k": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "vit_base_patch16_clip_224.openai": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "vit_base_patch16_siglip_224": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "vit_small_patch16_224.dino": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "vit_small_patch14_dinov2": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "beit_base_patch16_224": {"embed_dim": 24, "depth": 2, "num_heads": 2},
+    "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+    "resnet18": {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)},
+}
+"""Models of every kind, much reduced: what matters is how frames are made for them."""
+
+
+@pytest.fixture
+def timm_models(monkeypatch):
+    """timm without its weights, which cannot be had here, and with small models in place of large ones."""
+    import timm
+
+    create = timm.create_model
+
+    def small(name, pretrained=False, **options):
+        return create(name, pretrained=False, **options, **SMALL_MODELS.get(name, {}))
+
+    monkeypatch.setattr(timm, "create_model", small)
+    return timm
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("vit_tiny_patch16_224.augreg_in21k", (64, 96)),
+        ("vit_base_patch16_clip_224.openai", (64, 96)),
+        ("vit_base_patch16_siglip_224", (64, 96)),
+        ("vit_small_patch16_224.dino", (64, 96)),
+        ("vit_small_patch14_dinov2", (56, 84)),
+        ("beit_base_patch16_224", (224, 224)),
+        ("convnext_atto", (64, 96)),
+        ("resnet18", (64, 96)),
+    ],
+)
+def test_models_of_timms_get_frames_as_they_were_trained_on_them(davis, timm_models, tmp_path, name, size):
+    module, seen = load_module(name).eval(), []
+    forward = module.forward_intermediates
+    module.forward_intermediates = lambda frames, **options: seen.append(frames) or forward(frames, **options)
+    encoder = module_encoder(module, name=f"timm:{name}")
+    black, objects = [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 2, np.eye(HEIGHT, WIDTH, dtype=np.uint8)
+    assert len(list(propagate_labels(encoder.encode, black, objects, PROTOCOL))) == 2
+    config = timm_models.models.get_pretrained_cfg(name)
+    mean, std = np.array(config.mean), np.array(config.std)
+    assert all(frames.shape[-2:] == size for frames in seen)
+    np.testing.assert_allclose(seen[0][0, :, 0, 0], -mean / std, atol=1e-5)
+    result = evaluate_propagation(encoder, davis_sequences(davis), PROTOCOL, out=tmp_path / "out")
+    written = json.loads((tmp_path / "out/results.json").read_text())
+    assert written["propagation"]["image_mean"] == written["settings"]["image_mean"] == list(config.mean)
+    assert written["propagation"]["image_std"] == list(config.std)
+    assert written["settings"]["frames"]["size"] == ([224, 224] if size == (224, 224) else None)
+    shown = propagation_table(result)
+    frames = dict(zip(shown.header, shown.rows[0], strict=True))["frames"]
+    assert f"mean {' '.join(f'{value:.4g}' for value in config.mean)}" in frames
+    assert frames.startswith("224x224" if size == (224, 224) else f"{encoder.encode.multiple}s")
+
+
+def test_a_model_of_one_size_says_so(timm_models, caplog):
+    load_encoder("timm:beit_base_patch16_224")
+    assert "takes frames of 224×224 pixels alone: they are resized to that" in caplog.text
+
+
+def test_the_protocol_as_released_normalises_every_encoder_by_its_own_numbers(timm_models):
+    encoder = load_encoder("timm:vit_tiny_patch16_224.augreg_in21k")
+    assert fitted_protocol(find_protocol("dino_as_released"), encoder.encode).image_std == (0.228, 0.224, 0.225)
+    asked = adjusted(DINO, {"image_std": [0.1, 0.2, 0.3]})
+    assert fitted_protocol(asked, encoder.encode).image_std == (0.1, 0.2, 0.3)
+    assert fitted_protocol(DINO, encoder.encode).image_std == (0.5, 0.5, 0.5)
+    assert fitted_protocol(DINO, by_place) is DINO
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "says"),
+    [
+        ("no_such_model", -1, r"timm:no_such_model cannot be loaded: Unknown model"),
+        ("resnet18", 9, r"timm:resnet18, layer 9, cannot encode a frame of 64×96: feature index 9 is out of range"),
+        ("vit_small_patch14_dinov2", -3, r"layer -3, cannot encode a frame of 56×84: feature index"),
+    ],
+)
+def test_what_timm_cannot_do_is_a_sentence(timm_models, name, layer, says):
+    frames, objects = [np.zeros((64, 96, 3), np.uint8)], np.eye(64, 96, dtype=np.uint8)
+
+    def run():
+        list(propagate_labels(load_encoder(f"timm:{name}", layer=layer).encode, frames, objects, PROTOCOL))
+
+    with pytest.raises(ValueError, match=says):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"mean": (0.5, 0.5)}, "the pretrained_cfg of x: image_mean must be three finite numbers"),
+        ({"std": (0, 0, 0)}, "the pretrained_cfg of x: image_std must be positive"),
+        ({"input_size": (1, 32, 32)}, "x takes frames of 1 channels, wanted 3"),
+    ],
+)
+def test_a_model_whose_frames_cannot_be_made_is_refused(timm_models, changes, says):
+    module = timm_models.create_model("resnet18").eval()
+    module.pretrained_cfg = {**module.pretrained_cfg, **changes}
+    with pytest.raises(ValueError, match=says):
+        module_encoder(module, name="x")
+
+
+def test_frames_of_a_network_are_of_whole_patches():
+    net = make_tiny_net(patch_size=14, image_size=56)
+    encoder = network_encoder(net, name="tiny")
+    protocol = replace(DINO, size=FrameSize("short", 64))
+    frames = [np.zeros((60, 100, 3), np.uint8)] * 2
+    assert len(list(propagate_labels(encoder.encode, frames, np.eye(60, 100, dtype=np.uint8), protocol))) == 2
+    assert encoder.settings["frames"] == {"multiple": 14, "size": None}
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -405,3 +603,17 @@ def test_real_frames_in_davis_layout_are_measured(model, shared, tmp_path):
     )
     assert code == 0, err
     assert 0 < json.loads(out)["numbers"]["jf_mean"] < 100
+
+
+@pytest.mark.parametrize("form", ["{}.jpg", "frame_{}.png", "frame ({}).png", "{}_left.png", "v1.{}.png"])
+def test_frames_are_in_the_order_of_their_numbers(tmp_path, form):
+    for number in range(12):
+        (tmp_path / form.format(number)).write_bytes(b"")
+    assert [path.name for path in pictures_in(tmp_path)] == [form.format(number) for number in range(12)]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lists_of_videos_may_have_a_byte_order_mark(tmp_path, start, end):
+    (tmp_path / "val.txt").write_bytes(start + end.join([b"bike-packing", b" judo ", b""]))
+    assert read_names(tmp_path / "val.txt") == ["bike-packing", "judo"]

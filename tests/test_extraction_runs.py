@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_tiny_net
+from PIL import Image
 from safetensors.numpy import load_file
 from test_extraction_features import SMALL, assert_same, make_video
 
@@ -319,3 +321,33 @@ def test_killed_half_way_it_keeps_what_is_finished_and_the_next_run_does_the_res
     assert sorted(after) == outputs(*(f"{seed}.mp4" for seed in range(6)))
     assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
+
+
+# -- long names ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["safetensors", "npz"])
+def test_names_too_long_for_an_output_are_shortened_and_found_again(tiny_net, videos, tmp_path, format):
+    long = ["x" * 240 + ".mp4", "x" * 239 + "y.mp4", "走" * 80 + ".mp4", "day/" + "z" * 251 + ".mp4"]
+    for name in long:
+        shutil.copy(videos / "a.mp4", videos / name)
+    first = extract_features(tiny_net, videos, tmp_path / "out", format=format)
+    assert not first.failed
+    assert {written.source.name for written in first.done} == {*NAMES, *long}
+    made = files(tmp_path / "out")
+    assert len(made) == len(NAMES) + len(long)
+    assert all(written.output.exists() and written.output.suffix == f".{format}" for written in first.done)
+    long_one = next(written.output for written in first.done if written.source.name == long[3])
+    assert long_one.parent.name == "day"
+    assert read_metadata(long_one)["source_name"] == f'["{long[3][4:]}"]'
+    second = extract_features(tiny_net, videos, tmp_path / "out", format=format)
+    assert (len(second.skipped), second.done, files(tmp_path / "out")) == (len(made), [], made)
+
+
+def test_two_pictures_of_long_names_are_a_pair(tiny_net, tmp_path):
+    paths = [tmp_path / (letter * 200 + ".png") for letter in "ab"]
+    for path in paths:
+        Image.new("RGB", (32, 32)).save(path)
+    (written,) = extract_motion(tiny_net, paths, tmp_path / "out").done
+    assert written.output.name.startswith("aaa")
+    assert written.output.exists()

@@ -121,3 +121,77 @@ def test_images_that_are_not_a_pair_are_refused_for_motion(tmp_path, inputs):
     make(tmp_path, *inputs)
     with pytest.raises(ValueError, match="motion takes videos, or exactly two images"):
         find_motion_sources([tmp_path / name for name in inputs])
+
+
+# -- order and lists -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form", ["clip_{}.mp4", "{}.png", "day {}/a.mp4", "frame ({}).png", "v1.{}.mov", "{}_left.png"]
+)
+def test_a_folder_is_in_natural_order(tmp_path, form):
+    wanted = [form.format(number) for number in range(12)]
+    make(tmp_path, *wanted)
+    assert names(find_sources(tmp_path)) == wanted
+
+
+HASHES = ["#20_Rhythm_clap.mp4", "#1306 How to change tires.mp4", "# a.mp4", "plain.mp4"]
+
+
+def test_a_line_that_is_a_file_is_that_file_also_where_it_begins_with_a_hash(tmp_path):
+    make(tmp_path, *HASHES)
+    (tmp_path / "list.txt").write_text("# all clips\n#no.mp4\n" + "\n".join(HASHES) + "\n#\n")
+    found = find_sources(tmp_path / "list.txt")
+    assert names(found) == HASHES
+    assert found.left_out.comments == 3
+    assert str(found.left_out) == "passed over 3 lines of lists as comments"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_ends_byte_order_marks_blanks_and_quotes_are_no_part_of_paths(tmp_path, end, mark):
+    wanted = ["day/a.mp4", "b c.mp4", "#d.mp4", "e.mp4"]
+    make(tmp_path, *wanted)
+    lines = ["  day/a.mp4\t", '"b c.mp4"', " '#d.mp4' ", "e.mp4 ", "   ", ""]
+    (tmp_path / "list.txt").write_bytes((mark + end.join(lines)).encode())
+    assert names(find_sources(tmp_path / "list.txt")) == wanted
+
+
+@pytest.mark.parametrize("name", [" a.mp4", "'a.mp4", '"a".mp4', "~a.mp4", "a\u2028b.mp4", "a\x0cb.mp4"])
+def test_a_name_that_is_odd_is_taken_to_the_letter(tmp_path, name):
+    make(tmp_path, name)
+    (tmp_path / "list.txt").write_bytes(f"{name}\n".encode())
+    assert [source.paths[0] for source in find_sources(tmp_path / "list.txt").items] == [tmp_path / name]
+
+
+def test_the_home_folder_is_known_in_lists(tmp_path, monkeypatch):
+    make(tmp_path / "home", "day/a.mp4")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "list.txt").write_text("~/day/a.mp4\n")
+    (found,) = find_sources(tmp_path / "list.txt").items
+    assert (found.paths[0], found.name) == (tmp_path / "home/day/a.mp4", "a.mp4")
+
+
+def test_a_missing_file_in_quotes_is_named_without_them(tmp_path):
+    (tmp_path / "list.txt").write_text('\n"gone.mp4"\n')
+    with pytest.raises(FileNotFoundError, match=r"list.txt, line 2: there is no file .*/gone.mp4"):
+        find_sources(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("files", "kinds", "said"),
+    [
+        ((), ("image", "video"), ""),
+        (("a.vob", "b.vob", "notes.txt"), ("image", "video"), "left out 3 files (2 .vob, 1 .txt)"),
+        (("a.png", "README"), ("video",), "left out 2 files (1 .png, 1 without extension)"),
+        (
+            tuple(f"{n}.x{n}" for n in range(8)),
+            ("video",),
+            "left out 8 files (1 .x0, 1 .x1, 1 .x2, 1 .x3, 1 .x4, 1 .x5, ...)",
+        ),
+    ],
+)
+def test_what_is_left_out_of_a_folder_is_said_by_extension(tmp_path, files, kinds, said):
+    make(tmp_path, "clip.mp4", *files)
+    assert str(find_sources(tmp_path, kinds=kinds).left_out) == said

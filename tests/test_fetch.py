@@ -24,6 +24,7 @@ from midway_hub.processing import MidwayImageProcessor, load_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 BODY = bytes(range(256)) * 40
+MP4_START = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + bytes(1000)
 
 
 def png(height: int, width: int) -> bytes:
@@ -83,6 +84,34 @@ class Site(BaseHTTPRequestHandler):
 
     def serve_json(self) -> None:
         self.send(b"{}", "application/json")
+
+    def serve_text(self) -> None:
+        self.send(b"camera offline\r\n", "text/plain")
+
+    def serve_png_as_text(self) -> None:
+        self.send(png(20, 30), "text/plain")
+
+    def serve_png_as_page(self) -> None:
+        self.send(png(20, 30), "text/html; charset=utf-8")
+
+    def serve_png_as_json(self) -> None:
+        self.send(png(20, 30), "application/json")
+
+    def serve_png_in_drops(self) -> None:
+        self.send(b"", "text/plain", Content_Length=len(png(20, 30)))
+        for byte in png(20, 30)[:40]:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+        self.wfile.write(png(20, 30)[40:])
+
+    def serve_mp4(self) -> None:
+        self.send(MP4_START, "application/mp4")
+
+    def serve_mp4_as_picture(self) -> None:
+        self.send(MP4_START, "image/jpeg")
+
+    def serve_unknown_as_mp4(self) -> None:
+        self.send(BODY, "application/mp4")
 
     def serve_missing(self) -> None:
         self.send(b"gone", status=404)
@@ -163,6 +192,9 @@ def test_the_whole_body_arrives(site: str, path: str) -> None:
         ("page", r"is a web page \(HTML\); wanted image.*copy the address of the file itself"),
         ("disguised_page", r"is a web page \(HTML\)"),
         ("json", "is application/json; wanted image"),
+        ("text", "is text/plain; wanted image"),
+        ("mp4", "is video/mp4 by its first bytes; wanted image"),
+        ("mp4_as_picture", "is video/mp4 by its first bytes; wanted image"),
         ("empty", "is empty"),
         ("cut", "was cut short"),
         ("cut_chunked", "was cut short"),
@@ -172,6 +204,20 @@ def test_the_whole_body_arrives(site: str, path: str) -> None:
 def test_what_is_not_the_file_is_an_error_that_says_what_it_is(site: str, path: str, message: str) -> None:
     with pytest.raises(FetchError, match=f"/{path} {message}"):
         fetch(f"{site}/{path}")
+
+
+@pytest.mark.parametrize("path", ["png_as_text", "png_as_page", "png_as_json", "png_in_drops", "picture.png"])
+def test_the_first_bytes_count_whatever_the_server_says(site: str, path: str) -> None:
+    assert fetch(f"{site}/{path}") == png(20, 30)
+
+
+@pytest.mark.parametrize("path", ["mp4", "mp4_as_picture"])
+def test_a_video_is_a_video_whatever_the_server_says(site: str, tmp_path: Path, path: str) -> None:
+    assert fetch_to(f"{site}/{path}", tmp_path / "clip").read_bytes() == MP4_START
+
+
+def test_what_the_first_bytes_do_not_tell_is_left_to_the_decoder(site: str) -> None:
+    assert fetch(f"{site}/unknown_as_mp4") == BODY
 
 
 def test_a_body_that_claims_to_be_too_large_is_refused_before_it_is_read(site: str) -> None:
@@ -298,13 +344,13 @@ def test_the_folder_to_write_to_must_exist(site: str, tmp_path: Path) -> None:
 
 def test_an_image_url_gives_the_pixels_of_the_file(site: str, tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(png(20, 30))
-    assert torch.equal(load_frame(f"{site}/picture.png"), load_frame(tmp_path / "picture.png"))
+    torch.testing.assert_close(load_frame(f"{site}/picture.png"), load_frame(tmp_path / "picture.png"))
 
 
 def test_the_processor_takes_urls_and_files_side_by_side(site: str, tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(png(20, 30))
     inputs = MidwayImageProcessor()([f"{site}/picture.png", str(tmp_path / "picture.png")])
-    assert torch.equal(inputs.pixel_values[0], inputs.pixel_values[1])
+    torch.testing.assert_close(inputs.pixel_values[0], inputs.pixel_values[1])
 
 
 def test_a_url_of_another_scheme_is_not_taken_for_a_path() -> None:

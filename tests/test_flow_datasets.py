@@ -16,6 +16,7 @@ from midway_hub.training.data.flow import (
     build_flow_dataset,
     check_flow_datasets,
 )
+from midway_hub.training.data.flow.frames import read_mask
 from midway_hub.training.data.flow.readers import things
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.synthetic import TextureSettings, WorldSettings, held_out_seeds, render_pairs
@@ -79,7 +80,7 @@ def test_every_data_set_gives_samples_of_the_contract(name, trees):
         assert not sample.flow[~sample.valid].any()
         assert sample.occluded is None or (sample.occluded.shape == SIZE and sample.occluded.dtype == bool)
         assert sample.flow_scale == scale
-        assert sample.sparse == dataset.sparse == name.startswith(("kitti", "hd1k"))
+        assert sample.sparse == dataset.sparse == (name.startswith(("kitti", "hd1k")) or name == "folder/sparse")
     assert len(set(names(dataset))) == len(dataset)
 
 
@@ -502,7 +503,7 @@ def test_a_world_is_what_render_pairs_makes():
         sample = dataset[index]
         np.testing.assert_array_equal(sample.first.transpose(2, 0, 1), truth.first[index])
         np.testing.assert_array_equal(sample.second.transpose(2, 0, 1), truth.second[index])
-        np.testing.assert_array_equal(sample.flow.transpose(2, 0, 1), truth.flow[index])
+        np.testing.assert_allclose(sample.flow.transpose(2, 0, 1), truth.flow[index], rtol=0, atol=1e-3)
         np.testing.assert_array_equal(sample.occluded, truth.occluded[index])
         assert sample.valid.all()
         assert sample.name == f"world {seeds[index]}"
@@ -519,3 +520,113 @@ def test_the_fingerprint_of_worlds_tells_seeds_apart():
     first, second = (WorldFlow(WorldSettings(), held_out_seeds(3, start)).fingerprint() for start in (0, 3))
     assert first != second
     assert first["pairs"] == 3
+
+
+@pytest.mark.parametrize("shape", [(10**7, 10**7), (2**40,), (5, 3)])
+def test_a_mask_that_announces_more_than_it_holds_is_refused_by_its_header(tmp_path, shape):
+    with (tmp_path / "mask.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.write(bytes(7))
+    with pytest.raises(ValueError, match="its header announces an array"):
+        read_mask(tmp_path / "mask.npy")
+
+
+# -- one's own ---------------------------------------------------------------------------------------------------------
+
+
+def listed(root, **options):
+    dataset = build_flow_dataset("folder", root, **options)
+    return [dataset.files(index) for index in range(len(dataset))]
+
+
+def place(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize("form", ["{}", "frame_{}", "frame ({})", "{}_left", "v1.{}"])
+def test_the_flow_of_a_frame_leads_to_the_next_one_in_natural_order(tmp_path, form):
+    for number in range(12):
+        place(tmp_path, f"images/{form.format(number)}.jpg", f"flow/{form.format(number)}.flo")
+    pairs = listed(tmp_path)
+    assert [(pair.first, pair.second, pair.flow) for pair in pairs] == [
+        (f"images/{form.format(n)}.jpg", f"images/{form.format(n + 1)}.jpg", f"flow/{form.format(n)}.flo")
+        for n in range(11)
+    ]
+
+
+def test_own_folders_may_be_called_otherwise_and_lie_deep(tmp_path):
+    place(tmp_path, *(f"rgb/a/b/{number}.png" for number in (1, 2)), "of/a/b/1.png")
+    (pair,) = listed(tmp_path, images="rgb", flow="of")
+    assert (pair.first, pair.second, pair.flow) == ("rgb/a/b/1.png", "rgb/a/b/2.png", "of/a/b/1.png")
+    assert (pair.name, pair.sequence) == ("a/b/1", "a/b")
+
+
+def test_flow_into_a_frame_that_is_missing_is_left_out_and_named(tmp_path, caplog):
+    for number in (0, 1, 2, 4, 5):
+        place(tmp_path, f"images/{number}.png", f"flow/{number}.flo")
+    assert [pair.name for pair in listed(tmp_path)] == ["0", "1", "4"]
+    assert "2 flows have no frame after theirs and are left out: 2, 5" in caplog.text
+
+
+def test_flow_without_its_frame_is_a_missing_file(tmp_path):
+    place(tmp_path, "images/1.png", "images/2.png", "flow/1.flo", "flow/7.flo")
+    dataset = build_flow_dataset("folder", tmp_path)
+    assert dataset.missing() == [str(tmp_path / "images/7.png")]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["images/000000_10.png", "images/000000_11.png", "images/000001_10.png", "images/000001_11.png"], "2 videos"),
+        (["images/1_img1.png", "images/1_img2.png", "images/2_img1.png", "images/2_img2.png"], "2 videos"),
+        (["images/1.png", "images/2.png", "images/3.png", "images/cover.png"], "named unlike the others"),
+        (["images/1.png", "images/1.jpg"], "doubled"),
+        (["flow/1.npz", "images/1.png", "images/2.png"], "are the flow of one frame; keep one of them"),
+    ],
+)
+def test_frames_that_may_be_paired_in_several_ways_are_refused(tmp_path, names, message):
+    place(tmp_path, "flow/1.flo", *names)
+    with pytest.raises(ValueError, match=message):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_list_of_pairs_comes_before_the_folders(tmp_path, end, mark):
+    place(tmp_path, "images/1.png", "images/2.png", "flow/1.flo", "#1.png")
+    lines = ["# first second flow", "b.png a.png x/1.flo", "", "'two words.png' a.png 2.flo", "c d.png\te.png\t3.flo"]
+    (tmp_path / "pairs.txt").write_bytes((mark + end.join([*lines, "#1.png a.png 4.flo", "#", "# don't"])).encode())
+    pairs = listed(tmp_path)
+    assert [(pair.first, pair.second, pair.flow) for pair in pairs] == [
+        ("b.png", "a.png", "x/1.flo"),
+        ("two words.png", "a.png", "2.flo"),
+        ("c d.png", "e.png", "3.flo"),
+        ("#1.png", "a.png", "4.flo"),
+    ]
+    assert [(pair.name, pair.sequence) for pair in pairs] == [("x/1", "x"), ("2", ""), ("3", ""), ("4", "")]
+
+
+def test_a_list_may_have_another_name_and_absolute_paths(tmp_path, pair):
+    files = [str(pair.root / name) for name in ("a.png", "b.png", "f.flo")]
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/val.tsv").write_text("\t".join(files))
+    dataset = build_flow_dataset("folder", tmp_path, pairs="lists/val.tsv")
+    assert dataset.missing() == []
+    np.testing.assert_array_equal(dataset[0].flow, pair[0].flow)
+
+
+@pytest.mark.parametrize("line", ["a.png b.png", "a.png b.png c.flo d", "a.png 'b.png c.flo", "a.png\tb.png"])
+def test_a_line_that_is_no_pair_is_named(tmp_path, line):
+    (tmp_path / "pairs.txt").write_text(f"a.png b.png c.flo\n{line}\n")
+    with pytest.raises(ValueError, match=r"pairs.txt, line 2"):
+        listed(tmp_path)
+
+
+def test_a_folder_without_flow_says_what_was_looked_for(tmp_path):
+    place(tmp_path, "images/1.png")
+    with pytest.raises(
+        FileNotFoundError, match=r"no pair in .*; looked for images/\*\*/NAME.png and flow/\*\*/NAME.flo"
+    ):
+        listed(tmp_path)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import weakref
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from midway_hub.heads import FlowHeadConfig
 from midway_hub.models.backbone import MidwayBackbone
 from midway_hub.models.dpt import DPT
 from midway_hub.models.flow import FlowHead, confidence, estimate_flow, flow_head_inputs
+from midway_hub.models.network import MissingHeadError
 
 HEAD = {"layer_dims": [8, 12, 16, 24], "feature_dim": 16, "last_dim": 8, "tile": [64, 96]}
 RESIDUAL_UNIT_PARAMETERS = 2 * (256 * 256 * 9 + 256)
@@ -147,7 +149,7 @@ def test_the_inputs_come_in_the_papers_order(net):
     tokens = net.encode(source, output_format="tokens", network="student").last
     inputs = flow_head_inputs(tokens, motion, net.dynamics.motion_proj)
     assert inputs[0] is tokens
-    assert torch.equal(inputs[1], net.dynamics.motion_proj(motion.target_context))
+    torch.testing.assert_close(inputs[1], net.dynamics.motion_proj(motion.target_context))
     assert inputs[2] is motion.predicted[motion.levels.index(8)]
     assert inputs[3] is motion.predicted[motion.levels.index(2)]
 
@@ -160,7 +162,7 @@ def test_the_first_input_is_of_the_source_frame_alone(net):
     handle.remove()
     tokens, grid = read[0]
     assert grid == (2, 3)
-    assert torch.equal(tokens[0], net.encode(source, output_format="tokens", network="student").last)
+    torch.testing.assert_close(tokens[0], net.encode(source, output_format="tokens", network="student").last)
     assert torch.autograd.grad(tokens[0].sum(), target, allow_unused=True, retain_graph=True)[0] is None
 
 
@@ -168,7 +170,7 @@ def test_cls_tokens_are_not_read():
     head = FlowHead(FlowHeadConfig.of(HEAD), MidwayConfig(**TINY))
     tokens = [torch.randn(1, 7, 48) for _ in range(4)]
     changed = [torch.cat([each[:, :1] + 9, each[:, 1:]], dim=1) for each in tokens]
-    assert torch.equal(head(tuple(tokens), (2, 3)), head(tuple(changed), (2, 3)))
+    torch.testing.assert_close(head(tuple(tokens), (2, 3)), head(tuple(changed), (2, 3)))
 
 
 def test_tokens_lie_on_the_grid_row_by_row():
@@ -220,13 +222,13 @@ def test_flow_of_a_small_patch_has_the_size_of_the_frames():
 def test_frames_are_padded_by_their_edge_and_cropped_back(net):
     source, target = pair(37, 50)
     padded = [nn.functional.pad(frame, (0, 14, 0, 11), mode="replicate") for frame in (source, target)]
-    assert torch.equal(net.flow(source, target).flow, net.predict_flow(*padded)[:, :2, :37, :50])
+    torch.testing.assert_close(net.flow(source, target).flow, net.predict_flow(*padded)[:, :2, :37, :50])
 
 
 def test_flow_of_whole_patches_is_what_the_head_says(net):
     source, target = pair(32, 48, batch=2)
     output, estimate = net.flow(source, target), net.predict_flow(source, target)
-    assert torch.equal(output.flow, estimate[:, :2])
+    torch.testing.assert_close(output.flow, estimate[:, :2])
     scale = 3.75 / (1 + (-estimate[:, 2].double()).exp()) + 0.25
     torch.testing.assert_close(output.uncertainty.double(), scale.log(), rtol=1e-5, atol=1e-6)
 
@@ -451,7 +453,7 @@ def test_a_network_is_saved_and_loaded_with_its_head(tmp_path):
     assert loaded.flow_head.config == FlowHeadConfig.of(HEAD)
     assert loaded.state_dict().keys() == net.state_dict().keys()
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in net.state_dict().items())
-    assert torch.equal(loaded.flow(*pair(40, 50)).flow, net.flow(*pair(40, 50)).flow)
+    torch.testing.assert_close(loaded.flow(*pair(40, 50)).flow, net.flow(*pair(40, 50)).flow)
 
 
 def test_sharing_the_encoder_keeps_the_head(net):
@@ -467,9 +469,9 @@ def test_transformers_loads_a_network_with_its_head(tmp_path, net):
 
     net.save_pretrained(tmp_path)
     auto = AutoModel.from_pretrained(tmp_path)
-    assert torch.equal(auto.flow(*pair(40, 50)).flow, net.flow(*pair(40, 50)).flow)
+    torch.testing.assert_close(auto.flow(*pair(40, 50)).flow, net.flow(*pair(40, 50)).flow)
     backbone = MidwayBackbone.from_pretrained(tmp_path)
-    assert torch.equal(backbone(frames(32, 48)).feature_maps[0], net.encode(frames(32, 48)).last)
+    torch.testing.assert_close(backbone(frames(32, 48)).feature_maps[0], net.encode(frames(32, 48)).last)
 
 
 def test_half_precision_weights_are_saved_and_loaded(tmp_path):
@@ -477,10 +479,114 @@ def test_half_precision_weights_are_saved_and_loaded(tmp_path):
     half.save_pretrained(tmp_path)
     kept = MidwayNetwork.from_pretrained(tmp_path, dtype="auto")
     assert kept.flow_head.dpt.output.project.weight.dtype == torch.float16
-    assert torch.equal(kept.flow(*pair(40, 50)).flow, half.flow(*pair(40, 50)).flow)
+    torch.testing.assert_close(kept.flow(*pair(40, 50)).flow, half.flow(*pair(40, 50)).flow, rtol=1e-2, atol=1e-2)
     assert MidwayNetwork.from_pretrained(tmp_path).flow_head.dpt.output.project.weight.dtype == torch.float32
 
 
 def test_a_flow_head_without_dynamics_is_refused():
     with pytest.raises(ValueError, match="a flow head reads the dynamics' predictions, and dynamics is false"):
         MidwayConfig(**TINY, dynamics=False, flow_head=HEAD)
+
+
+# -- flow of a clip ------------------------------------------------------------------------------------------------
+
+
+def clip(count, height, width, batch=1):
+    return [frames(height, width, batch, seed=number) for number in range(count)]
+
+
+def count_encodings(net, monkeypatch):
+    """Note by encoder what is encoded, frame or window: the sum of its pixels, which tells it from the others."""
+    seen = {}
+    for name in ("student", "teacher") if net.config.target_network == "ema" else ("student",):
+        encoder, noted = getattr(net, name), seen.setdefault(name, [])
+
+        def noting(images, layers, tokens=encoder.tokens, noted=noted):
+            noted.extend(round(float(image.double().sum()), 4) for image in images)
+            return tokens(images, layers)
+
+        monkeypatch.setattr(encoder, "tokens", noting)
+    return seen
+
+
+@pytest.mark.parametrize("target_network", ["shared", "ema"])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((64, 96), {}),
+        ((67, 101), {}),
+        ((50, 40), {"tile": (32, 32), "overlap": 0.25}),
+        ((150, 130), {"tile": "training"}),
+        ((33, 47), {"tile": (48, 48)}),
+    ],
+)
+def test_flow_of_a_clip_is_that_of_its_pairs(target_network, size, options):
+    net, images = flow_net(target_network=target_network), clip(4, *size, batch=2)
+    with torch.no_grad():
+        found = list(net.flow_of_clip(iter(images), **options))
+        assert len(found) == 3
+        for one, source, target in zip(found, images, images[1:], strict=False):
+            expected = net.flow(source, target, **options)
+            torch.testing.assert_close(one.flow, expected.flow, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(one.uncertainty, expected.uncertainty, atol=1e-4, rtol=1e-4)
+            assert one.flow.abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "windows"), [({}, 1), ({"tile": (32, 32)}, 12), ({"tile": (32, 32), "overlap": 0.0}, 6)]
+)
+def test_no_network_encodes_a_frame_of_a_clip_twice(monkeypatch, options, windows):
+    images = clip(5, 80, 64)
+    for target_network in ("shared", "ema"):
+        net = flow_net(target_network=target_network)
+        with monkeypatch.context() as patched, torch.no_grad():
+            seen = count_encodings(net, patched)
+            list(net.flow_of_clip(images, **options))
+        wanted = {"shared": {"student": 5}, "ema": {"student": 4, "teacher": 4}}[target_network]
+        for name, noted in seen.items():
+            assert len(noted) == len(set(noted)) == windows * wanted[name]
+
+
+def test_flow_of_a_clip_comes_as_its_frames_do():
+    net, asked = flow_net(target_network="shared"), []
+
+    def coming():
+        for number, image in enumerate(clip(4, 32, 32)):
+            asked.append(number)
+            yield image
+
+    with torch.no_grad():
+        found = net.flow_of_clip(coming())
+        next(found)
+        assert asked == [0, 1]
+        next(found)
+        assert asked == [0, 1, 2]
+
+
+def test_a_clip_keeps_no_more_than_one_frame_encoded(monkeypatch):
+    net, alive = flow_net(target_network="shared"), []
+    encode = net.student.tokens
+
+    def noting(images, layers):
+        tokens = encode(images, layers)
+        alive.append(weakref.ref(tokens[0]))
+        return tokens
+
+    monkeypatch.setattr(net.student, "tokens", noting)
+    with torch.no_grad():
+        for _ in net.flow_of_clip(clip(8, 32, 32)):
+            assert sum(reference() is not None for reference in alive) <= 2
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_clip_without_a_pair_has_no_flow(count):
+    assert list(flow_net().flow_of_clip(clip(count, 32, 32))) == []
+
+
+def test_what_is_wrong_with_a_clip_is_said_as_for_a_pair():
+    with pytest.raises(ValueError, match="source and target must agree in shape"):
+        list(flow_net().flow_of_clip([frames(32, 32), frames(32, 48)]))
+    with pytest.raises(MissingHeadError, match="this checkpoint has no flow head"):
+        list(make_tiny_net().flow_of_clip(clip(2, 32, 32)))
+    with pytest.raises(ValueError, match="name a tile too"):
+        list(flow_net().flow_of_clip(clip(2, 32, 32), overlap=0.5))

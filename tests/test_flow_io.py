@@ -1,15 +1,20 @@
 import csv
 import io
+import os
 import pickle
 import struct
 import subprocess
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_bytes import RGB, write_png
 from PIL import Image
 
+from midway_hub._regular import IrregularFileError
 from midway_hub.flow_io import FLOW_SUFFIXES, FlowFileError, read_flow, write_flow
 
 EXACT = [suffix for suffix in FLOW_SUFFIXES if suffix != ".png"]
@@ -167,6 +172,17 @@ def test_kitti_rounds_to_a_64th_and_writes_zeros_where_unknown(tmp_path, valid):
     assert (raw[~valid] == 0).all()
     assert (raw[valid][:, 2] == 1).all()
     assert np.abs(read_flow(tmp_path / "a.png").flow - flow)[valid].max() <= 1 / 128
+
+
+@pytest.mark.parametrize("clear", [(1, 2, 3), (0, 0, 0), None])
+def test_a_transparent_colour_of_kittis_png_is_a_number_like_all(tmp_path, clear):
+    raw = np.random.default_rng(4).integers(0, 2**16, (HEIGHT, WIDTH, 3))
+    raw[..., 2] = raw[..., 2] > 2**15
+    plain = read_flow(write_png(tmp_path / "a.png", raw, 16, RGB))
+    named = struct.pack(">HHH", *(clear or raw[2, 1].tolist()))
+    found = read_flow(write_png(tmp_path / "b.png", raw, 16, RGB, chunks=[(b"tRNS", named)]))
+    np.testing.assert_array_equal(found.flow, plain.flow)
+    np.testing.assert_array_equal(found.valid, plain.valid)
 
 
 # -- others agree --------------------------------------------------------------------------------------------------
@@ -416,3 +432,270 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, flow,
         write_flow(path, flow * 2)
     assert [file.name for file in tmp_path.iterdir()] == ["a.flo"]
     assert (read_flow(path).flow == flow).all()
+
+
+# -- more is announced than is there -------------------------------------------------------------------------------
+
+TERABYTES = (10**6, 10**6, 2)
+
+
+def npy_header(shape, *, descr="<f4", columns=False):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_2_0(file, {"descr": descr, "fortran_order": columns, "shape": shape})
+    return file.getvalue()
+
+
+def npz_of(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shape", [TERABYTES, (3, 4, 2), (2**40, 2), (2**62, 2**62, 2), (-1, 4, 2)])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_arrays_larger_than_their_file_are_refused_by_the_header(tmp_path, shape, suffix):
+    data = npy_header(shape) + bytes(40)
+    (tmp_path / f"a{suffix}").write_bytes(data if suffix == ".npy" else npz_of(flow=data))
+    with pytest.raises(FlowFileError, match=rf"a\{suffix}: no|its header (announces|says|cannot)"):
+        read_flow(tmp_path / f"a{suffix}")
+
+
+def test_flow_and_masks_of_an_archive_are_each_held_against_what_it_holds(tmp_path, flow):
+    parts = io.BytesIO()
+    np.save(parts, flow[..., 0])
+    for name, members in {
+        "v": {"u": parts.getvalue(), "v": npy_header((10**7, 10**7))},
+        "valid": {"u": parts.getvalue(), "v": parts.getvalue(), "valid": npy_header((10**7, 10**7), descr="|b1")},
+    }.items():
+        (tmp_path / "a.npz").write_bytes(npz_of(**members))
+        with pytest.raises(FlowFileError, match=rf"its member {name}\.npy .* its header announces"):
+            read_flow(tmp_path / "a.npz")
+
+
+def test_what_is_not_flow_in_an_archive_is_not_read(tmp_path, flow):
+    parts = io.BytesIO()
+    np.save(parts, flow)
+    (tmp_path / "a.npz").write_bytes(npz_of(flow=parts.getvalue(), other=npy_header(TERABYTES)))
+    assert (read_flow(tmp_path / "a.npz").flow == flow).all()
+
+
+@pytest.mark.parametrize("data", [b"no array", b"", b"\x93NUMPY\x03\0", b"\x93NUMPY\x02\0\xff\xff\xff\xff{"])
+def test_members_that_are_no_arrays_are_named(tmp_path, data):
+    (tmp_path / "a.npz").write_bytes(npz_of(flow=data))
+    with pytest.raises(FlowFileError, match=r"its member flow\.npy is no array"):
+        read_flow(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("member", ["flow", "u", "valid"])
+def test_members_of_objects_are_named_and_not_run(tmp_path, monkeypatch, flow, member):
+    monkeypatch.chdir(tmp_path)
+    arrays = {"flow": flow} if member != "u" else {"v": flow[..., 0]}
+    np.savez("a.npz", **{**arrays, member: np.array([Harmful()], dtype=object)})
+    with pytest.raises(FlowFileError, match=rf"its member {member}\.npy .*Python objects"):
+        read_flow("a.npz")
+    assert not Path("harm").exists()
+
+
+@pytest.mark.parametrize("kind", ["<c8", "<U4", "<M8[s]"])
+def test_members_of_other_types_are_refused(tmp_path, kind):
+    np.savez(tmp_path / "a.npz", flow=np.zeros((3, 4, 2), dtype=kind))
+    with pytest.raises(FlowFileError, match=r"flow\.npy .*wanted real numbers"):
+        read_flow(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("member", ["flow", "u", "v"])
+def test_encrypted_archives_are_refused_in_a_sentence(tmp_path, flow, member):
+    parts = io.BytesIO()
+    np.save(parts, flow)
+    data = bytearray(npz_of(**{name: parts.getvalue() for name in ({"u", "v"} if member != "flow" else {"flow"})}))
+    name = f"{member}.npy".encode()
+    data[data.index(name) - 24] |= 1  # the local header's flags
+    data[data.rindex(name) - 38] |= 1  # and those of the directory
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(FlowFileError, match=rf"its member {member}\.npy is encrypted; write the file again without"):
+        read_flow(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_an_array_stored_column_by_column_or_big_endian_is_read(tmp_path, flow, columns):
+    np.save(tmp_path / "a.npy", np.asfortranarray(flow) if columns else flow.astype(">f8"))
+    assert (read_flow(tmp_path / "a.npy").flow == flow).all()
+
+
+def test_a_member_whose_checksum_is_wrong_is_refused(tmp_path, flow):
+    np.savez(tmp_path / "a.npz", flow=flow)
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[data.index(flow.tobytes()) + 20] ^= 1
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(FlowFileError, match="CRC"):
+        read_flow(tmp_path / "a.npz")
+
+
+def flo5_with(path, make):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        make(h5py, file)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shape": TERABYTES},
+        {"shape": TERABYTES, "chunks": (100, 100, 2), "compression": "gzip"},
+        {"shape": (300, 100, 2), "chunks": (100, 100, 2)},
+        {"shape": (3, 4, 2)},
+    ],
+)
+def test_a_flo5_that_announces_what_was_never_written_is_refused(tmp_path, options):
+    path = flo5_with(tmp_path / "a.flo5", lambda _, file: file.create_dataset("flow", dtype="f4", **options))
+    with pytest.raises(FlowFileError, match="announces an array"):
+        read_flow(path)
+
+
+def test_a_flo5_of_which_a_part_was_never_written_is_refused(tmp_path):
+    def make(_, file):
+        made = file.create_dataset("flow", (300, 100, 2), "f4", chunks=(100, 100, 2), compression="gzip")
+        made[:200] = 1.5
+
+    with pytest.raises(FlowFileError, match="holds 2 of 3 parts; it was cut short"):
+        read_flow(flo5_with(tmp_path / "a.flo5", make))
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        (lambda h5py, file: h5py.SoftLink("/nowhere"), "is a link to '/nowhere', which this file does not hold"),
+        (lambda h5py, file: h5py.SoftLink("/flow"), "is a link to '/flow'"),
+        (lambda h5py, file: h5py.ExternalLink("other.h5", "/flow"), "link to '/flow' of another file, other.h5; give"),
+        (lambda h5py, file: file.create_group("group"), "no data set of numbers"),
+        (lambda h5py, file: h5py.Empty("f4"), "no data set of numbers"),
+        (lambda h5py, file: 3.0, "no data set of numbers"),
+        (lambda h5py, file: np.zeros((2, 3, 2), dtype="S3"), "wanted real numbers"),
+    ],
+)
+def test_a_flo5_whose_flow_is_elsewhere_or_none_is_refused_in_a_sentence(tmp_path, link, message):
+    flo5_with(tmp_path / "other.h5", lambda _, file: file.create_dataset("flow", data=np.zeros((3, 4, 2))))
+    path = flo5_with(tmp_path / "a.flo5", lambda h5py, file: file.update({"flow": link(h5py, file)}))
+    with pytest.raises(FlowFileError, match=message):
+        read_flow(path)
+
+
+def test_a_flo5_never_reads_numbers_out_of_other_files(tmp_path):
+    (tmp_path / "raw.bin").write_bytes(bytes(96))
+
+    def external(_, file):
+        file.create_dataset("flow", (3, 4, 2), "f4", external=[(str(tmp_path / "raw.bin"), 0, 96)])
+
+    def virtual(h5py, file):
+        layout = h5py.VirtualLayout((3, 4, 2), "f4")
+        layout[...] = h5py.VirtualSource(str(tmp_path / "other.h5"), "flow", shape=(3, 4, 2))
+        file.create_virtual_dataset("flow", layout)
+
+    flo5_with(tmp_path / "other.h5", lambda _, file: file.create_dataset("flow", data=np.zeros((3, 4, 2), "f4")))
+    for make in (external, virtual):
+        with pytest.raises(FlowFileError, match="lie in other files"):
+            read_flow(flo5_with(tmp_path / "a.flo5", make))
+
+
+def test_a_flo5_may_link_to_its_own_numbers(tmp_path, flow):
+    def make(h5py, file):
+        file["data/forward"] = flow
+        file["flow"] = h5py.SoftLink("/data/forward")
+
+    assert (read_flow(flo5_with(tmp_path / "a.flo5", make)).flow == flow).all()
+
+
+def with_png_size(data, width, height):
+    """The PNG with another size in its header, whose checksum fits."""
+    data = bytearray(data)
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        (WIDTH, HEIGHT + 1),
+        (WIDTH, HEIGHT - 1),
+        (WIDTH + 1, HEIGHT),
+        (WIDTH - 1, HEIGHT),
+        (WIDTH, 60_000),
+        (2**20, 2**20),
+    ],
+)
+def test_a_png_of_other_rows_than_its_header_announces_is_refused(tmp_path, flow, width, height):
+    write_flow(tmp_path / "a.png", flow)
+    (tmp_path / "a.png").write_bytes(with_png_size((tmp_path / "a.png").read_bytes(), width, height))
+    with pytest.raises(FlowFileError, match=rf"announces {height}×{width} pixels .* and it holds .* bytes of them"):
+        read_flow(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1, 1), (3, 9), (8, 8)])
+def test_an_interlaced_png_is_read_and_counted_alike(tmp_path, size):
+    raw = np.random.default_rng(4).integers(0, 2**16, (*size, 3), dtype=np.uint16)
+    raw[..., 2] = 1
+    (tmp_path / "a.png").write_bytes(interlaced_png(raw))
+    assert (read_flow(tmp_path / "a.png").flow == (raw[..., :2].astype(np.float32) - 32768) / 64).all()
+    (tmp_path / "b.png").write_bytes(with_png_size(interlaced_png(raw), size[1], size[0] + 1))
+    with pytest.raises(FlowFileError, match="announces"):
+        read_flow(tmp_path / "b.png")
+
+
+def interlaced_png(raw):
+    """A 16-bit RGB PNG in Adam7's passes, none of them filtered."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [raw[y::down, x::across].astype(">u2") for x, y, across, down in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    header = struct.pack(">IIBBBBB", raw.shape[1], raw.shape[0], 16, 2, 0, 0, 1)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    made = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+@pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (10**6, 10**6)])
+def test_a_flo_or_pfm_of_terabytes_is_refused_by_its_header(tmp_path, size):
+    (tmp_path / "a.flo").write_bytes(struct.pack("<4sii", b"PIEH", *size) + bytes(72))
+    (tmp_path / "a.pfm").write_bytes(b"PF\n%d %d\n-1\n" % (size[0] % 10**9, 10**8) + bytes(72))
+    for name in ("a.flo", "a.pfm"):
+        with pytest.raises(FlowFileError, match=r"bytes, it has|no \.pfm"):
+            read_flow(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PF\n2 1\n-1.0 # of the left camera\n",
+        b"PF\n2 1\n-1.0\n# of the left camera\n# and of day 2\n",
+        b"PF\n# written by hand\n2 1\n-1.0\n",
+        b"PF\r\n2 1\r\n-1.0\r\n",
+        b"PF 2 1 -1.0 ",
+        b"PF #w h\n2 # width\n1\n-1.0 \n",
+    ],
+)
+@pytest.mark.parametrize("first", [b"# no\n", b"\n\n\n\n", b"-1.0", b"\0\0\x80?"])
+def test_a_pfm_may_have_comments_and_its_numbers_may_look_like_one(tmp_path, header, first):
+    numbers = np.frombuffer((first + bytes(4))[:4] + np.arange(5, dtype="<f4").tobytes(), "<f4").reshape(1, 2, 3)
+    (tmp_path / "a.pfm").write_bytes(header + numbers.tobytes())
+    assert (read_flow(tmp_path / "a.pfm").flow == numbers[..., :2]).all()
+
+
+@pytest.mark.parametrize("header", [b"PF\n2 1\n-1.0 left camera\n", b"PF\n2 1\n-1.0\n# without end", b"PF\n2 1\n-1.0"])
+def test_a_pfm_with_something_else_before_its_numbers_is_refused(tmp_path, header):
+    (tmp_path / "a.pfm").write_bytes(header + bytes(24))
+    with pytest.raises(FlowFileError, match="bytes, it has"):
+        read_flow(tmp_path / "a.pfm")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.parametrize("suffix", FLOW_SUFFIXES)
+def test_a_pipe_is_refused_at_once(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"a{suffix}")
+    with pytest.raises(IrregularFileError, match="wanted a regular file"):
+        read_flow(tmp_path / f"a{suffix}")

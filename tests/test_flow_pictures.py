@@ -194,3 +194,16 @@ def test_a_legend_shows_the_colour_of_every_class_it_lists():
 def test_labels_that_do_not_fit_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         overlay_labels(Image.new("RGB", (2, 1)), labels, PALETTE)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-20, 1e-3, 1e18, 1e25, 1e38])
+def test_flow_of_every_magnitude_has_the_colours_of_its_parts_of_the_longest(scale):
+    flow = random_flow(spread=0.5).astype(np.float64)
+    seen, wanted = np.asarray(flow_picture(flow * scale)).astype(int), np.asarray(flow_picture(flow)).astype(int)
+    assert np.abs(seen - wanted).max() <= (1 if scale > 1e-38 else 8)  # below, float32 has few digits
+
+
+@pytest.mark.parametrize("largest", [1e-30, 1.0, 1e30])
+def test_a_maximum_far_from_the_flow_leaves_colours_of_directions(largest):
+    flow = np.full((2, 2, 2), (3e38, -3e38))
+    assert flow_picture(flow, largest=largest).getpixel((0, 0)) == colour_of(1.0, -1.0, 1.0)

@@ -4,15 +4,18 @@ import contextlib
 import shutil
 import socket
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from hub_client import Cache, Client, RemoteError
 from hub_files import CONFIG, TINY, WEIGHTS, safetensors_bytes, sharded
 from hub_server import Hub
-from huggingface_hub import errors
+from huggingface_hub import errors, get_session
+from huggingface_hub.errors import HfHubHTTPError
 
 from midway_hub.hub import reach
+from midway_hub.hub.patience import _give_up, limited_patience
 
 pytest_plugins = ["hub_fixtures"]
 
@@ -222,6 +225,47 @@ def test_a_hub_that_answers_badly_is_left_to_who_downloads(monkeypatch: pytest.M
 
     monkeypatch.setattr(reach, "get_hf_file_metadata", fail)
     reach.Reach().need("org/tiny", "config.json", None, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (429, {"Retry-After": "86400"}),
+        (429, {"ratelimit": '"api";r=0;t=86400', "ratelimit-policy": '"fixed window";"api";q=500;w=300'}),
+        (503, {"Retry-After": "86400"}),
+        (429, {"Retry-After": "99999999999"}),
+    ],
+)
+def test_a_hub_that_asks_to_wait_for_long_is_not_waited_for(
+    hub: Hub, cache: Cache, status: int, headers: dict[str, str]
+) -> None:
+    hub.put("org/tiny", TINY)
+    hub.faults.status["org/tiny"] = (status, headers)
+    error = cache.refused("org/tiny")
+    assert "ConnectionError" in error.kinds
+    assert f"answered HTTP {status} to config.json" in error.message
+    wait = headers.get("Retry-After", "86400")
+    assert f"asks to wait for {wait} seconds" in error.message
+    assert "Try again after that" in error.message
+
+
+def test_a_hub_that_asks_to_wait_is_not_needed_for_what_is_cached(hub: Hub, cache: Cache) -> None:
+    hub.put("org/tiny", TINY)
+    online = cache.resolve("org/tiny")
+    hub.faults.status["org/tiny"] = (429, {"Retry-After": "86400"})
+    assert cache.resolve("org/tiny")["sha256"] == online["sha256"]
+
+
+def test_waits_that_are_short_but_many_are_bounded_together() -> None:
+    http = import_module(type(get_session()).__module__.partition(".")[0])  # httpx, or httpx2 from huggingface_hub 2 on
+    request = http.Request("HEAD", "http://127.0.0.1/org/tiny")
+    answer = http.Response(429, headers={"Retry-After": "9"}, request=request)
+    with limited_patience(25):
+        _give_up(answer)
+        _give_up(answer)
+        with pytest.raises(HfHubHTTPError):
+            _give_up(answer)
+    _give_up(answer)  # outside of the block, huggingface_hub does as it always does
 
 
 def test_a_repository_without_safetensors_says_what_it_holds_and_downloads_no_pickle(hub: Hub, cache: Cache) -> None:

@@ -77,3 +77,47 @@ def test_after_one_load_it_loads_offline_with_the_commit_in_its_report(hub, publ
     assert online.returncode == offline.returncode == 0, offline.stderr
     assert online.stdout == offline.stdout
     assert hub.repos["me/net"].refs["main"] in offline.stdout
+
+
+def test_how_frames_are_made_goes_to_the_hub_and_back_with_the_network(hub, tmp_path):
+    ran = run(
+        hub,
+        tmp_path / "pusher",
+        """
+        from conftest import make_tiny_net
+        from midway_hub import MidwayImageProcessor
+        net = make_tiny_net()
+        net.image_processor = MidwayImageProcessor(image_mean=(0.5, 0.4, 0.3), image_std=(0.5, 0.25, 0.1))
+        net.push_to_hub("me/own", token="hf_me")
+        """,
+    )
+    assert ran.returncode == 0, ran.stderr
+    code = """
+        import midway_hub
+        from transformers import AutoImageProcessor
+        print(midway_hub.MidwayImageProcessor.from_pretrained("me/own").image_mean)
+        print(midway_hub.MidwayNetwork.from_pretrained("me/own").image_processor.image_mean)
+        print(tuple(AutoImageProcessor.from_pretrained("me/own").image_mean))
+        print(midway_hub.MidwayImageProcessor.from_pretrained("me/own@main", size=64, fit="shortest").image_mean)
+        """
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        ran = run(hub, tmp_path / "loader", code, **environment)
+        assert ran.stdout.splitlines() == ["(0.5, 0.4, 0.3)"] * 4, ran.stderr
+
+
+def test_a_repository_without_a_processor_gets_imagenets_normalisation_and_its_patches(hub, published, tmp_path):
+    head = hub.repos["me/net"]
+    del head.commits[head.refs["main"]]["preprocessor_config.json"]
+    ran = run(
+        hub,
+        tmp_path / "loader",
+        """
+        import midway_hub
+        for made in (
+            midway_hub.MidwayImageProcessor.from_pretrained("me/net"),
+            midway_hub.MidwayNetwork.from_pretrained("me/net").image_processor,
+        ):
+            print(made.image_mean, made.multiple)
+        """,
+    )
+    assert ran.stdout.splitlines() == ["(0.485, 0.456, 0.406) 16"] * 2, ran.stderr

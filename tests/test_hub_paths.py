@@ -1,6 +1,7 @@
 """Checkpoints on the user's own disk, and what a safetensors file says of itself."""
 
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hub_files import CONFIG, TINY, WEIGHTS, safetensors_bytes, sharded, write
 
 from midway_hub.hub import CorruptWeightsError, check_safetensors, resolve
+from midway_hub.hub.weight_files import read_header
 
 # -- safetensors files ----------------------------------------------------------------------------------------------
 
@@ -49,6 +51,136 @@ def test_a_damaged_header_is_reported(tmp_path: Path, header: bytes) -> None:
     write(tmp_path, {"a.safetensors": struct.pack("<Q", len(header)) + header})
     with pytest.raises(CorruptWeightsError, match="damaged"):
         check_safetensors(tmp_path / "a.safetensors")
+
+
+TWO = {
+    "a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+    "b": {"dtype": "F16", "shape": [2], "data_offsets": [16, 20]},
+}
+
+
+def of_header(header: object, data: int = 20) -> bytes:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"a": {"data_offsets": [16, 0]}},
+            r"tensor 'a' of shape \[4\] has bytes 16 to 0 of the data, expected 16 bytes",
+        ),
+        (
+            {"b": {"data_offsets": [12, 16]}},
+            "tensor 'b' begins at byte 12 of the data and overlaps the tensor before it",
+        ),
+        ({"b": {"data_offsets": [18, 22]}}, "tensor 'b' begins at byte 18 of the data and leaves a gap before it"),
+        ({"a": {"data_offsets": [-16, 0]}}, r"data offsets \[-16, 0\], expected two whole numbers"),
+        ({"a": {"data_offsets": [0, float("inf")]}}, r"data offsets \[0, inf\]"),
+        ({"a": {"data_offsets": [0, float("nan")]}}, r"data offsets \[0, nan\]"),
+        ({"a": {"data_offsets": [0, 16.0]}}, r"data offsets \[0, 16\.0\]"),
+        ({"a": {"data_offsets": [0, 8, 16]}}, r"data offsets \[0, 8, 16\]"),
+        ({"a": {"data_offsets": "0:16"}}, "data offsets '0:16'"),
+        ({"a": {"data_offsets": [0, 1 << 70]}}, r"data offsets \[0, 1180591620717411303424\]"),
+        ({"a": {"dtype": "F99"}}, "tensor 'a' has the dtype 'F99', expected one of BOOL, U8"),
+        ({"a": {"dtype": ["F32"]}}, r"has the dtype \['F32'\]"),
+        ({"a": {"dtype": None}}, "has the dtype None"),
+        ({"a": {"shape": [1 << 62, 4]}}, "of shape .* has bytes 0 to 16 of the data, expected"),
+        ({"a": {"shape": [1 << 62] * 16}}, "has bytes 0 to 16 of the data, expected"),
+        ({"a": {"shape": [2] * 17}}, "has the shape"),
+        ({"a": {"shape": [-4]}}, r"has the shape \[-4\], expected whole numbers from 0"),
+        ({"a": {"shape": [True, 4]}}, r"has the shape \[True, 4\]"),
+        ({"a": {"shape": {"0": 4}}}, "has the shape"),
+        ({"a": {"shape": [3]}}, r"of shape \[3\] has bytes 0 to 16 of the data, expected 12 bytes"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_reported(
+    tmp_path: Path, changes: dict[str, dict[str, object]], message: str
+) -> None:
+    header = {name: {**tensor, **changes.get(name, {})} for name, tensor in TWO.items()}
+    folder = write(tmp_path / "net", {"config.json": CONFIG, WEIGHTS: of_header(header)})
+    with pytest.raises(
+        CorruptWeightsError, match=rf"model\.safetensors is damaged: .*{message}.*copy, download or save it"
+    ):
+        resolve(folder)
+
+
+def test_a_whole_header_of_several_tensors_gives_their_shapes(tmp_path: Path) -> None:
+    empty = {
+        "c": {"dtype": "I64", "shape": [], "data_offsets": [20, 28]},
+        "d": {"dtype": "F32", "shape": [0, 9], "data_offsets": [28, 28]},
+    }
+    write(tmp_path, {"a.safetensors": of_header({**empty, **TWO}, 28)})
+    assert read_header(tmp_path / "a.safetensors").shapes == {"a": (4,), "b": (2,), "c": (), "d": (0, 9)}
+
+
+@pytest.mark.parametrize("metadata", [3, ["format", "pt"], None, {"format": 3}, {"config": {"model_type": "midway"}}])
+def test_metadata_that_is_no_text_by_name_is_reported(tmp_path: Path, metadata: object) -> None:
+    write(tmp_path, {"a.safetensors": of_header({"__metadata__": metadata, **TWO})})
+    with pytest.raises(CorruptWeightsError, match=r"damaged: the metadata in its header is .*expected text by name"):
+        check_safetensors(tmp_path / "a.safetensors")
+
+
+DEEP = [b"[" * depth + b"]" * depth for depth in (40, 900, 50_000)] + [b'{"a":' * 40 + b"1" + b"}" * 40]
+
+
+@pytest.mark.parametrize("deep", DEEP, ids=len)
+def test_deeply_nested_json_is_reported_wherever_it_is(tmp_path: Path, deep: bytes) -> None:
+    deeply = "nested more than 32 levels deep"
+    header = write(tmp_path / "header", {"config.json": CONFIG, WEIGHTS: of_header(b'{"a": ' + deep + b"}")})
+    with pytest.raises(CorruptWeightsError, match=rf"model\.safetensors is damaged: .*{deeply}"):
+        resolve(header)
+    config = write(tmp_path / "config", {**TINY, "config.json": b'{"model_type": "midway", "x": ' + deep + b"}"})
+    with pytest.raises(CorruptWeightsError, match=rf"config\.json .*{deeply}.*yours and was left alone"):
+        resolve(config)
+    index = write(tmp_path / "index", {**sharded(), "model.safetensors.index.json": b'{"x": ' + deep + b"}"})
+    with pytest.raises(CorruptWeightsError, match=rf"index\.json .*{deeply}"):
+        resolve(index)
+    inside = safetensors_bytes(metadata={"config": deep.decode()})
+    write(tmp_path / "inside", {"best.safetensors": inside})
+    with pytest.raises(CorruptWeightsError, match=rf"'config' in the metadata of .*{deeply}"):
+        resolve(tmp_path / "inside" / "best.safetensors")
+
+
+def test_a_key_that_is_there_twice_is_reported(tmp_path: Path) -> None:
+    folder = write(tmp_path / "net", {**TINY, "config.json": b'{"model_type": "midway", "depth": 3, "depth": 12}'})
+    with pytest.raises(CorruptWeightsError, match="it has the key 'depth' twice"):
+        resolve(folder)
+
+
+# -- what is no file -----------------------------------------------------------------------------------------------
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+
+
+@needs_pipes
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json", "model.safetensors.index.json"])
+def test_a_pipe_in_place_of_a_file_of_a_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path / "net", {file: data for file, data in sharded().items() if file != name})
+    os.mkfifo(folder / name)
+    with pytest.raises(OSError, match=rf"{re.escape(name)} is a named pipe \(FIFO\); wanted a regular file"):
+        resolve(folder)
+
+
+@needs_pipes
+@pytest.mark.parametrize("name", ["best.safetensors", "best.pth", "config.json"])
+def test_a_pipe_given_as_a_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    path = (
+        tmp_path / name
+        if name != "config.json"
+        else write(tmp_path, {"a.safetensors": TINY[WEIGHTS]}) / "a.safetensors"
+    )
+    with pytest.raises(OSError, match="is a named pipe"):
+        resolve(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="the system has no /dev/zero")
+def test_a_device_given_as_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="is a device; wanted a regular file"):
+        resolve(tmp_path / "best.safetensors")
 
 
 def test_a_git_lfs_pointer_is_recognised(tmp_path: Path) -> None:
@@ -209,6 +341,34 @@ def test_a_file_may_carry_its_configuration(tmp_path: Path) -> None:
     resolved = resolve(tmp_path / "best.safetensors", cache_dir=tmp_path / "cache")
     assert json.loads((resolved.directory / "config.json").read_bytes()) == json.loads(CONFIG)
     assert (resolved.directory / WEIGHTS).read_bytes() == data
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["config beside it", "config inside"])
+def test_a_file_loads_where_the_cache_cannot_be_written(tmp_path: Path, beside: bool) -> None:
+    data = safetensors_bytes(metadata=None if beside else {"config": CONFIG.decode()})
+    folder = write(tmp_path / "net", {"best.safetensors": data, **({"config.json": CONFIG} if beside else {})})
+    (tmp_path / "file").write_bytes(b"where a folder would have to be")  # refused to root, too
+    first, again = (resolve(folder / "best.safetensors", cache_dir=tmp_path / "file" / "cache") for _ in range(2))
+    assert first.directory == again.directory
+    assert (first.directory / WEIGHTS).read_bytes() == data
+    assert json.loads((first.directory / "config.json").read_bytes()) == json.loads(CONFIG)
+
+
+def test_a_file_whose_folder_in_the_cache_was_written_before_needs_no_writing(tmp_path: Path) -> None:
+    folder = write(tmp_path / "net", {"best.safetensors": safetensors_bytes(metadata={"config": CONFIG.decode()})})
+    before = resolve(folder / "best.safetensors", cache_dir=tmp_path / "cache")
+    before.directory.chmod(0o555)
+    try:
+        assert resolve(folder / "best.safetensors", cache_dir=tmp_path / "cache") == before
+    finally:
+        before.directory.chmod(0o755)
+
+
+def test_a_file_that_carries_another_models_configuration_is_refused(tmp_path: Path) -> None:
+    for config in ('{"model_type": "bert"}', "[1]", "{"):
+        write(tmp_path, {"best.safetensors": safetensors_bytes(metadata={"config": config})})
+        with pytest.raises(ValueError, match=r"The 'config' in the metadata of .*best\.safetensors"):
+            resolve(tmp_path / "best.safetensors", cache_dir=tmp_path / "cache")
 
 
 def test_a_file_without_configuration_says_what_is_missing(tmp_path: Path) -> None:

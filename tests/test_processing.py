@@ -15,6 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, PreTrainedConfig
 
+from midway_hub.outputs import FlowOutput
 from midway_hub.processing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -62,7 +63,7 @@ def test_pixels_are_scaled_and_normalised() -> None:
     )
     inputs = MidwayImageProcessor()(pixels)
     assert inputs.pixel_values.dtype == torch.float32
-    assert torch.equal(inputs.pixel_values[0], expected)
+    torch.testing.assert_close(inputs.pixel_values[0], expected)
 
 
 def test_another_mean_and_deviation_are_used() -> None:
@@ -79,7 +80,7 @@ def test_padding_repeats_the_edge_up_to_multiples_of_16(size: tuple[int, int]) -
     height, width = seen.shape[-2:]
     assert (height, width) == tuple(math.ceil(side / 16) * 16 for side in size)
     rows, columns = torch.arange(height).clamp(max=size[0] - 1), torch.arange(width).clamp(max=size[1] - 1)
-    assert torch.equal(seen, (pixels / 255)[:, rows][:, :, columns])
+    torch.testing.assert_close(seen, (pixels / 255)[:, rows][:, :, columns])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_resizing_is_antialiased_bicubic_clamped_to_the_range_of_pixels() -> Non
     assert raw.min() < 0
     expected = raw.clamp(0, 1)
     inputs = MidwayImageProcessor(fit="resize", size=(32, 16), image_mean=(0, 0, 0), image_std=(1, 1, 1))(pixels)
-    assert torch.equal(inputs.pixel_values, expected)
+    torch.testing.assert_close(inputs.pixel_values, expected)
 
 
 def test_contain_keeps_the_aspect_ratio_and_pads_the_rest() -> None:
@@ -129,7 +130,7 @@ def test_crop_keeps_the_centre() -> None:
     processor = MidwayImageProcessor(fit="crop", size=32, image_mean=(0, 0, 0), image_std=(1, 1, 1))
     pixels = picture(32, 64)
     seen = processor(pixels).pixel_values[0]
-    assert torch.equal(seen, torch.from_numpy(pixels[:, 16:48]).permute(2, 0, 1) / 255)
+    torch.testing.assert_close(seen, torch.from_numpy(pixels[:, 16:48]).permute(2, 0, 1) / 255)
 
 
 # What goes in -------------------------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def test_the_same_picture_gives_the_same_input_whatever_holds_it(tmp_path: Path)
     processor = MidwayImageProcessor(fit="resize", size=(32, 48))
     expected = processor(pixels).pixel_values
     for holder in holders:
-        assert torch.equal(processor(holder).pixel_values, expected), f"{type(holder)} {getattr(holder, 'shape', '')}"
+        torch.testing.assert_close(processor(holder).pixel_values, expected)
 
 
 def test_a_read_only_array_is_taken_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
@@ -186,14 +187,14 @@ def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "grey.png")
     expected = torch.from_numpy(grey).expand(3, -1, -1) / 255
     for holder in (grey, grey[..., None], torch.from_numpy(grey), Image.fromarray(grey), tmp_path / "grey.png"):
-        assert torch.equal(load_frame(holder), expected)
+        torch.testing.assert_close(load_frame(holder), expected)
 
 
 def test_alpha_is_dropped(tmp_path: Path) -> None:
     pixels = np.dstack([picture(16, 20), picture(16, 20, seed=1)[..., 0]])
     Image.fromarray(pixels).save(tmp_path / "alpha.png")
     for holder in (pixels, torch.from_numpy(pixels).permute(2, 0, 1), Image.fromarray(pixels), tmp_path / "alpha.png"):
-        assert torch.equal(load_frame(holder), torch.from_numpy(pixels[..., :3]).permute(2, 0, 1) / 255)
+        torch.testing.assert_close(load_frame(holder), torch.from_numpy(pixels[..., :3]).permute(2, 0, 1) / 255)
 
 
 def test_a_palette_with_transparency_is_read_by_its_colours(recwarn: pytest.WarningsRecorder) -> None:
@@ -201,7 +202,7 @@ def test_a_palette_with_transparency_is_read_by_its_colours(recwarn: pytest.Warn
     colours = load_frame(image.convert("RGB"))
     file = Image.open(encoded(image, "PNG", transparency=bytes(range(256))))
     assert file.mode == "P"
-    assert torch.equal(load_frame(file), colours)
+    torch.testing.assert_close(load_frame(file), colours)
     assert not recwarn.list
 
 
@@ -211,7 +212,7 @@ def test_16_bit_pictures_keep_their_16_bits(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "deep.tif")
     expected = (torch.from_numpy(deep.astype(np.float32)) / 65535).expand(3, -1, -1)
     for holder in (deep, tmp_path / "deep.png", tmp_path / "deep.tif", Image.fromarray(deep)):
-        assert torch.equal(load_frame(holder), expected)
+        torch.testing.assert_close(load_frame(holder), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -223,9 +224,9 @@ def test_pictures_are_turned_upright(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     expected = load_frame(upright)
-    assert torch.equal(load_frame(tmp_path / "turned.png"), expected)
+    torch.testing.assert_close(load_frame(tmp_path / "turned.png"), expected)
     with Image.open(tmp_path / "turned.png") as image:
-        assert torch.equal(load_frame(image), expected)
+        torch.testing.assert_close(load_frame(image), expected)
 
 
 def test_a_photograph_with_a_preview_behind_it_is_read(tmp_path: Path) -> None:
@@ -265,13 +266,13 @@ def test_a_list_of_frames_passed_as_clips_is_one_clip(kind: str) -> None:
     clip = {"list": list(stack), "array": stack, "tensor": torch.from_numpy(stack).permute(0, 3, 1, 2)}[kind]
     inputs = MidwayImageProcessor()(clips=clip)
     assert inputs.pixel_values.shape == (1, 4, 3, 16, 32)
-    assert torch.equal(inputs.pixel_values[0], MidwayImageProcessor()(clip).pixel_values)
+    torch.testing.assert_close(inputs.pixel_values[0], MidwayImageProcessor()(clip).pixel_values)
 
 
 def test_frames_of_several_number_types_make_one_clip() -> None:
     frame = picture(16, 16)
     inputs = MidwayImageProcessor()(clips=[frame, frame / 255])
-    assert torch.equal(inputs.pixel_values[0, 0], inputs.pixel_values[0, 1])
+    torch.testing.assert_close(inputs.pixel_values[0, 0], inputs.pixel_values[0, 1])
 
 
 def test_a_batch_equals_its_images_one_by_one() -> None:
@@ -280,7 +281,7 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
     batch = processor(images)
     assert batch.geometry.sizes == ((30, 50), (77, 40), (48, 64))
     for i, image in enumerate(images):
-        assert torch.equal(batch.pixel_values[i], processor(image).pixel_values[0])
+        torch.testing.assert_close(batch.pixel_values[i], processor(image).pixel_values[0])
 
 
 def test_sizes_that_pad_to_the_same_input_are_one_batch() -> None:
@@ -307,7 +308,7 @@ def test_load_frames_gives_unit_range_tensors_in_order() -> None:
     frames = load_frames([images[0], Image.fromarray(images[1]), torch.from_numpy(images[2]).permute(2, 0, 1)])
     for frame, image in zip(frames, images, strict=True):
         assert frame.dtype == torch.float32
-        assert torch.equal(frame, torch.from_numpy(image).permute(2, 0, 1) / 255)
+        torch.testing.assert_close(frame, torch.from_numpy(image).permute(2, 0, 1) / 255)
     assert [frame.shape for frame in load_frames(np.stack(images))] == [(3, 5, 9)] * 3
     assert [frame.shape for frame in load_frames(images[0])] == [(3, 5, 9)]
 
@@ -413,6 +414,64 @@ def test_flow_is_rescaled_to_the_pixels_of_the_frame() -> None:
     assert torch.allclose(back[0, 1], torch.tensor(-2.0))
 
 
+@pytest.mark.parametrize(
+    ("fit", "size", "across", "down"),
+    [("resize", (32, 32), 3, 2), ("shortest", 32, 2, 2), ("resize", (128, 96), 1, 0.5), ("pad", None, 1, 1)],
+)
+def test_undoing_what_the_network_says_of_flow_rescales_vectors_and_their_uncertainty(fit, size, across, down) -> None:
+    processor = MidwayImageProcessor(fit=fit, size=size)
+    inputs = processor(clips=[picture(64, 96), picture(64, 96)])
+    height, width = inputs.geometry.model_size
+    flow = torch.stack([torch.full((height, width), 2.0), torch.full((height, width), -1.0)])[None]
+    back = processor.undo(FlowOutput(flow, torch.full((1, height, width), 0.25)), inputs.geometry)
+    assert isinstance(back, FlowOutput)
+    assert back.flow.shape == (1, 2, 64, 96)
+    torch.testing.assert_close(back.flow[0].mean((1, 2)), torch.tensor([2.0 * across, -1.0 * down]))
+    torch.testing.assert_close(back.flow, processor.undo_flow(flow, inputs.geometry))
+    torch.testing.assert_close(back.uncertainty, torch.full((1, 64, 96), 0.25 + math.log(across * down) / 2))
+
+
+def test_flow_of_pairs_of_several_sizes_comes_back_one_by_one() -> None:
+    processor = MidwayImageProcessor(fit="resize", size=(32, 32))
+    inputs = processor(clips=[[picture(64, 64)] * 2, [picture(32, 96)] * 2])
+    first, second = processor.undo(FlowOutput(torch.ones(2, 2, 32, 32), torch.zeros(2, 32, 32)), inputs.geometry)
+    assert (first.flow.shape, second.flow.shape) == ((1, 2, 64, 64), (1, 2, 32, 96))
+    torch.testing.assert_close(second.flow.mean((2, 3))[0], torch.tensor([3.0, 1.0]))
+    assert second.uncertainty.shape == (1, 32, 96)
+
+
+def test_a_bare_tensor_that_looks_like_flow_is_not_undone_in_silence(caplog) -> None:
+    processor = MidwayImageProcessor(fit="resize", size=(32, 32))
+    inputs = processor(picture(64, 96))
+    processor.undo(torch.ones(1, 2, 32, 32), inputs.geometry)
+    assert "its vectors are not rescaled: pass what net.flow() returned, whole, or call undo_flow()" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "dense",
+    [torch.ones(1, 3, 32, 32), torch.ones(1, 2, 2, 2), torch.ones(1, 32, 32), torch.ones(1, 2, 32, 32).long()],
+    ids=["three channels", "a coarse grid", "no channels", "labels"],
+)
+def test_what_does_not_look_like_flow_is_undone_without_a_word(caplog, dense) -> None:
+    processor = MidwayImageProcessor(fit="resize", size=(32, 32))
+    processor.undo(dense, processor(picture(64, 96)).geometry, mode="nearest")
+    assert not caplog.text
+
+
+def test_flow_of_a_frame_that_kept_its_size_is_undone_without_a_word(caplog) -> None:
+    processor = MidwayImageProcessor()
+    back = processor.undo(torch.ones(1, 2, 48, 64), processor(picture(40, 60)).geometry)
+    assert (back == 1).all()
+    assert not caplog.text
+
+
+def test_the_geometry_of_a_part_of_a_batch_is_that_of_the_part() -> None:
+    geometry = MidwayImageProcessor(fit="resize", size=32)([picture(20, 30), picture(40, 50)]).geometry
+    assert geometry[:1].sizes == ((20, 30),)
+    assert geometry[1:].sizes == ((40, 50),)
+    assert geometry[:1].model_size == geometry.model_size
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_undo_keeps_the_number_type(dtype: torch.dtype) -> None:
     processor = MidwayImageProcessor(fit="crop", size=32)
@@ -457,7 +516,7 @@ def test_a_saved_processor_does_the_same_when_loaded(
     assert [path.name for path in tmp_path.iterdir()] == ["preprocessor_config.json"]
     assert loaded.to_dict() == processor.to_dict()
     image = picture(37, 50)
-    assert torch.equal(loaded(image).pixel_values, processor(image).pixel_values)
+    torch.testing.assert_close(loaded(image).pixel_values, processor(image).pixel_values)
     assert loaded(image).geometry == processor(image).geometry
 
 
@@ -605,6 +664,47 @@ def test_the_clips_of_a_batch_must_be_equally_long() -> None:
 def test_load_frames_refuses_clips() -> None:
     with pytest.raises(ValueError, match="frames holds clips"):
         load_frames([[picture(4, 4)]])
+
+
+PIXELS = torch.rand(3, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PIXELS.to("meta"), "got a meta tensor, which has a shape but no values"),
+        (lambda: torch.stack([PIXELS, PIXELS]).to("meta"), "got a meta tensor"),
+        (lambda: PIXELS.to_sparse(), "got one of layout torch.sparse_coo; pass its to_dense()"),
+        (lambda: torch.nested.nested_tensor([PIXELS, PIXELS]), "got a nested tensor; stack frames of one size"),
+        (lambda: torch.quantize_per_tensor(PIXELS, 0.1, 0, torch.quint8), "pass its dequantize()"),
+        (lambda: [PIXELS, PIXELS.to("meta")], "got a meta tensor"),
+        (lambda: [[PIXELS.to_sparse()]], "pass its to_dense()"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_that_are_not_dense_are_no_frames(make, message: str) -> None:
+    with pytest.raises(ValueError, match="must be a dense tensor") as refused:
+        MidwayImageProcessor()(make())
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.bool, torch.int64])
+def test_pixels_of_types_that_are_none_of_pictures_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"of dtype {dtype}; wanted uint8"):
+        load_frame(PIXELS.to(dtype))
+
+
+@pytest.mark.parametrize("make", [lambda t: t.to("meta"), lambda t: t.to_sparse(), lambda t: t.to_sparse_coo()])
+def test_undo_refuses_tensors_that_are_not_dense(make) -> None:
+    inputs = MidwayImageProcessor()(PIXELS)
+    with pytest.raises(ValueError, match="dense must be a dense tensor"):
+        MidwayImageProcessor().undo(make(inputs["pixel_values"]), inputs.geometry)
+
+
+def test_undo_refuses_floats_that_nothing_computes_with() -> None:
+    inputs = MidwayImageProcessor()(PIXELS)
+    with pytest.raises(ValueError, match=r"float8_e4m3fn cannot be interpolated"):
+        MidwayImageProcessor().undo(inputs["pixel_values"].to(torch.float8_e4m3fn), inputs.geometry)
 
 
 def test_images_of_different_sizes_are_refused_with_a_remedy_that_works() -> None:

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_tiny_net
+from picture_bytes import write_png
 from PIL import Image
 from typer.testing import CliRunner
 from video_clips import write_clip
@@ -19,7 +21,8 @@ from midway_hub.analysis.propagation_maps import label_seeds, read_labels
 from midway_hub.analysis.propagation_pictures import draw_keypoints, object_palette, overlay_objects
 from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, adjusted, find_protocol
 from midway_hub.cli import app
-from midway_hub.dense.propagated_files import read_first_labels
+from midway_hub.dense.propagated_files import open_frames
+from midway_hub.label_maps import read_label_map
 from midway_hub.video import open_video
 
 SMALL = replace(DINO, size=FrameSize("exact", (64, 96)))
@@ -595,6 +598,38 @@ def test_the_command_reads_a_folder_of_frames_from_the_frame_that_is_labelled(mo
     assert sorted(path.name for path in (tmp_path / "out/labels").iterdir()) == ["10.png", "11.png", "9.png"]
 
 
+@pytest.mark.parametrize("form", ["frame_{}.png", "frame ({}).png", "{}_left.png", "v1.{}.png", "{}.0s.png", "{}.png"])
+def test_frames_in_a_folder_are_in_the_order_of_their_numbers(tmp_path, form):
+    for number in range(12):
+        Image.fromarray(np.full((4, 6, 3), number, np.uint8)).save(tmp_path / form.format(number))
+    with open_frames(tmp_path, start=0, every=1, reader="auto") as found:
+        assert [int(frame[0, 0, 0]) for frame in found.frames] == list(range(12))
+        assert list(found.names) == [Path(form.format(number)).stem for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("forms", "message"),
+    [
+        (
+            ["{}_left.png", "{}_right.png"],
+            r"frames of 2 videos: \*_left.png \(4\), \*_right.png \(4\); give each a folder",
+        ),
+        (["cam0_{}.png", "cam1_{}.png"], "frames of 2 videos"),
+        (["{}.png", "{}.jpg"], "frames are doubled: 0.jpg and 0.png"),
+        (["{}.png", "mask.png"], r"1 of 5 are named unlike the others \(mask.png\); move them"),
+    ],
+)
+def test_a_folder_of_other_than_the_frames_of_one_video_is_refused(tmp_path, forms, message):
+    for form in forms:
+        for number in range(4):
+            Image.new("RGB", (6, 4)).save(tmp_path / form.format(number))
+    with (
+        pytest.raises(ValueError, match=f"are not the frames of one video: .*{message}"),
+        open_frames(tmp_path, start=0, every=1, reader="auto"),
+    ):
+        pass
+
+
 def test_the_overlay_alone_is_an_mp4(model, first, clip, tmp_path):
     ran = run(clip, "--labels", first, "-o", tmp_path / "seen.mp4", "--size", 64, "--features", "backward", "--fps", 5)
     assert ran.exit_code == 0, ran.stderr
@@ -624,18 +659,60 @@ def test_a_mask_of_black_and_white_is_refused_with_what_to_do(model, clip, tmp_p
     assert "holds no objects, only 0, 255" in " ".join(ran.stderr.split())
 
 
-def test_first_labels_are_numbers_not_colours(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match="mode RGB; labels are an indexed or grey"):
-        read_first_labels(tmp_path / "colours.png")
-    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(read_first_labels(tmp_path / "bits.png"), np.eye(4))
+@pytest.mark.parametrize("depth", [2, 4])
+def test_propagate_follows_the_objects_that_the_file_holds(model, clip, tmp_path, depth):
+    labels = np.zeros((96, 128), int)
+    labels[10:40, 10:40], labels[50:90, 10:60], labels[10:60, 70:120] = 1, 2, 3
+    first = write_png(tmp_path / "first.png", labels, depth)
+    ran = run(clip, "--labels", first, "-o", tmp_path / "out", "--size", 64, "--every", 3, "--json")
+    assert ran.exit_code == 0, ran.stderr
+    assert sorted(json.loads(ran.stdout)["share_of_last_frame"]) == ["object 1", "object 2", "object 3"]
+
+
+def test_propagate_takes_black_and_white_masks_where_it_is_told_and_refuses_soft_ones_else(
+    model,
+    clip,
+    tmp_path,
+):
+    away = np.hypot(*(np.mgrid[:96, :128] - np.array([40, 50])[:, None, None])) - 20
+    light = (np.clip(0.5 - away / 5, 0, 1) * 255).round().astype(np.uint8)
+    Image.fromarray(light).save(tmp_path / "m.png")
+    options = (clip, "--labels", tmp_path / "m.png", "-o", tmp_path / "out", "--size", 64, "--every", 3)
+    refused = run(*options)
+    assert refused.exit_code == 1
+    assert "looks like a mask with soft edges" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "out").exists()
+    ran = run(*options, "--binary-masks", "--json")
+    assert ran.exit_code == 0, ran.stderr
+    assert list(json.loads(ran.stdout)["share_of_last_frame"]) == ["object 1"]
+
+
+@pytest.mark.parametrize("own", ["00001.png", "extra.PNG"])
+def test_a_folder_with_maps_of_another_run_is_refused_and_keeps_them(model, first, clip, tmp_path, own):
+    out = tmp_path / "out"
+    options = (clip, "--labels", first, "-o", out, "--size", 64, "--every", 2)
+    assert run(*options).exit_code == 0
+    assert run(*options).exit_code == 0  # what is written over is not in the way
+    (out / "labels" / own).write_bytes(b"mine")
+    (out / "labels" / "notes.txt").write_text("mine")
+    ran = run(*options)
+    assert ran.exit_code == 1
+    assert f"holds 1 files that this run would not write over ({own})" in " ".join(ran.stderr.split())
+    assert (out / "labels" / own).read_bytes() == b"mine"
+
+
+def test_a_shorter_run_into_the_folder_of_a_longer_one_is_refused(model, first, clip, tmp_path):
+    options = (clip, "--labels", first, "-o", tmp_path / "out", "--size", 64, "--every")
+    assert run(*options, 2).exit_code == 0
+    ran = run(*options, 4)
+    assert ran.exit_code == 1
+    assert "(00002.png, 00006.png)" in " ".join(ran.stderr.split())
 
 
 def test_real_frames_with_a_real_mask_keep_the_object_in_place(shared):
     """From one frame of DAVIS to the next the wrestler hardly moves, so that the patches' pixels already follow him."""
     folder = shared / "data/davis"
-    labels = read_first_labels(folder / "Annotations/480p/judo/00000.png")
+    labels = read_label_map(folder / "Annotations/480p/judo/00000.png")
     frames = sorted((folder / "JPEGImages/480p/judo").iterdir())[:3]
     overlap = []
     for encode in (by_pixels, lambda frames: torch.ones_like(by_pixels(frames))):

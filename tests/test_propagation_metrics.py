@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 from midway_hub.training.data.frame_pair import SampleError
-from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, object_ids, score_frame, statistics
+from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame, statistics
 from midway_hub.training.evaluation.propagation.masks import (
     boundary,
     boundary_accuracy,
@@ -17,6 +17,8 @@ from midway_hub.training.evaluation.propagation.masks import (
 from midway_hub.training.evaluation.propagation.matfile import read_mat_array
 from midway_hub.training.evaluation.propagation.pck import FAR, normalised_distances, pose_scores
 from PIL import Image
+
+from midway_hub.label_maps import object_numbers
 
 
 def rectangle(top, left, bottom, right, size=(60, 80)):
@@ -179,7 +181,7 @@ def test_numbers_are_means_over_all_objects_in_percent():
 
 def test_objects_are_the_numbers_of_the_first_label_map():
     labels = np.array([[0, 3, 255], [7, 3, 0]], np.uint8)
-    assert object_ids(labels) == [3, 7]
+    assert object_numbers(labels, "first.png") == [3, 7]
     j, f = score_frame(labels, np.array([[0, 3, 0], [3, 3, 0]], np.uint8), [3, 7])
     assert j == [2 / 3, 0]
     assert len(f) == 2

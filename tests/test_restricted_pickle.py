@@ -23,7 +23,16 @@ import torch
 from safetensors.torch import save_file
 
 from midway_hub.convert.archive import TorchArchive
-from midway_hub.convert.records import ConversionError, Global, Record, StoredTensor, UnsafePickleError, unwrap
+from midway_hub.convert.records import (
+    ConversionError,
+    Global,
+    Record,
+    Storage,
+    StoredTensor,
+    UnsafePickleError,
+    call,
+    unwrap,
+)
 from midway_hub.convert.restricted_pickle import MAX_PICKLE_BYTES, load_data
 
 PROTOCOL_2 = b"\x80\x02"
@@ -307,6 +316,65 @@ def test_tensors_are_read_as_torch_reads_them(tmp_path: Path) -> None:
             assert tensor.is_contiguous()
             assert tensor.dtype == value[key].dtype
             assert torch.equal(tensor, value[key].detach())
+
+
+def test_signs_that_torch_turns_lazily_are_turned(tmp_path: Path) -> None:
+    base = torch.arange(1.0, 13.0).reshape(3, 4)
+    pairs = torch.complex(base, 2 * base)
+    value = {
+        "negative": torch._neg_view(base),
+        "part of it": torch._neg_view(base)[1:, ::2],
+        "turned": torch._neg_view(base).T,
+        "half": torch._neg_view(base.half()),
+        "parameter": torch.nn.Parameter(torch._neg_view(base)),
+        "imaginary part of a conjugate": pairs.conj().imag,
+        "twice": torch._neg_view(torch._neg_view(base)),
+        "zeros": torch._neg_view(torch.zeros(3)),
+    }
+    assert value["imaginary part of a conjugate"].is_neg()
+    torch.save(value, tmp_path / "a.pth")
+    with TorchArchive(tmp_path / "a.pth") as archive:
+        for key, stored in archive.load().items():
+            tensor, wanted = archive.read(stored), value[key].detach().resolve_neg()
+            assert torch.equal(tensor, wanted), key
+            assert torch.equal(tensor.signbit(), wanted.signbit()), key
+
+
+def test_a_conjugate_is_not_taken_for_its_storage(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3, dtype=torch.complex64).conj()}, tmp_path / "a.pth")
+    with TorchArchive(tmp_path / "a.pth") as archive, pytest.raises(ConversionError, match="conjugate of its storage"):
+        archive.load()
+
+
+@pytest.mark.parametrize("notes", [{"lazy": True}, {"neg": 1}, {"neg": "yes", "conj": False}, [True], "neg"])
+def test_notes_on_a_tensor_that_are_not_known_are_refused(notes: object) -> None:
+    with pytest.raises(ConversionError, match="carries notes that no version of torch is known to write"):
+        call(
+            Global("torch._utils", "_rebuild_tensor_v2"),
+            (Storage("0", Global("torch", "FloatStorage"), 3), 0, (3,), (1,), False, OrderedDict(), notes),
+        )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1 << 1025, -(1 << 5000), {1 << 100_000: 1}, {(1, 1 << 9999): 1}, [{"a": 1 << 2000}]],
+    ids=["value", "negative", "key", "in a key", "deep"],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_whole_numbers_that_take_long_to_hash_are_refused(value: object, protocol: int) -> None:
+    with pytest.raises(ConversionError, match=r"holds a whole number of .* bits; wanted at most 1024"):
+        load_data(pickle.dumps(value, protocol))
+
+
+def test_a_huge_whole_number_that_is_named_often_costs_no_time() -> None:
+    huge = b"\x8b" + struct.pack("<i", 1 << 20) + b"\x01" * (1 << 20)  # LONG4 of a megabyte
+    with pytest.raises(ConversionError, match="whole number"):  # hashing it each time takes minutes
+        load_data(pickled(b"}" + huge + b"q\x000" + b"h\x00K\x01s" * 100_000))
+
+
+def test_whole_numbers_of_seeds_and_sizes_are_read() -> None:
+    for value in (1 << 1023, -(1 << 1000), 2**128 - 1, {2**64: 2**96}):
+        assert load_data(pickle.dumps(value, 2)) == value
 
 
 def test_a_file_without_checksums_is_read(tmp_path: Path) -> None:

@@ -13,10 +13,14 @@ from midway_hub.training.data.segmentation import (
 )
 from midway_hub.training.data.segmentation.crop import choose_crop
 from midway_hub.training.data.segmentation.photometric import change_colours, distort, hsv_to_rgb, rgb_to_hsv
-from midway_hub.training.data.segmentation.pipeline import PADDING
+from midway_hub.training.data.segmentation.pipeline import PADDING, padding_for
 from midway_hub.training.data.segmentation.resize import rescaled_size, resize_bilinear, resize_nearest
 from midway_hub.training.data.views.normalise import normalise
+from midway_hub.training.tasks.segmentation_data import SegmentationData, SegmentationExamples
+from midway_hub.training.timeline import Timeline
 from pydantic import ValidationError
+
+from midway_hub.processing import Normalisation
 
 STILL = SegmentationPipeline(
     scale=(40, 30), ratio_range=(1, 1), crop=(30, 40), cat_max_ratio=1, flip=0, photometric=False
@@ -291,6 +295,21 @@ def test_small_pictures_are_padded_to_the_right_and_below():
 def test_padding_is_next_to_nothing_after_normalisation():
     padding = torch.tensor(PADDING, dtype=torch.uint8).view(3, 1, 1)
     assert normalise(padding).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 0.25, -0.1)])
+def test_padding_is_what_another_normalisation_makes_nothing_of(mean):
+    padding = padding_for(Normalisation(mean, (0.5, 0.5, 0.5)))
+    assert padding == tuple(round(255 * max(value, 0)) for value in mean)
+    settings = STILL.model_copy(update={"crop": (36, 50)})
+    dataset = [coordinates(30, 40)]
+    made = SegmentationData(pipeline=settings).batches(
+        SegmentationExamples(dataset, settings),
+        normalisation=Normalisation(mean, (0.5, 0.5, 0.5)),
+        seed=0,
+        timeline=Timeline(steps=1, steps_per_epoch=1, batch_size=1, visits_per_step=1),
+    )
+    assert (made.examples.example(0, rng())["image"][:, 35, 49] == padding).all()
 
 
 def test_padding_keeps_its_colour_when_colours_are_distorted():

@@ -1,5 +1,7 @@
 """Windows over large frames, and the weighted mean of what is predicted in them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,34 @@ def test_an_overlap_out_of_range_is_refused(overlap):
         overlapping_windows((64, 64), (32, 32), overlap)
 
 
+@pytest.mark.parametrize(
+    ("overlap", "window", "most"), [(0.999, 64, 0.984), (0.99, 64, 0.984), (0.97, 32, 0.968), (1 - 1e-12, 320, 0.996)]
+)
+def test_an_overlap_that_steps_by_less_than_a_pixel_is_refused(overlap, window, most):
+    with pytest.raises(ValueError, match=f"by less than a pixel; take at most {most}, CroCo v2 reports at 0.9"):
+        overlapping_windows((2000, 2000), (window, window), overlap)
+    assert len(overlapping_windows((window + 8, window), (window, window), most)) > 1
+
+
+def test_an_axis_that_one_window_fills_takes_any_overlap():
+    assert overlapping_windows((8, 64), (8, 64), 0.999) == [(0, 0)]
+    assert len(overlapping_windows((8, 200), (8, 64), 0.95)) == 1 + math.ceil(136 / 3.2)
+
+
+def test_more_windows_than_anyone_could_wait_for_are_refused_before_they_are_listed():
+    with pytest.raises(ValueError, match=r"cut into 1892×1892 windows of 64×64, more than 262144 in all"):
+        overlapping_windows((2000, 2000), (64, 64), 0.984)
+    with pytest.raises(ValueError, match=r"cut into \d{4}×\d{4} windows of 64×64"):
+        overlapping_windows((100_000, 100_000), (64, 64), 0.7369)
+    with pytest.raises(ValueError, match="a frame of 2000×3000 pixels would be cut into 1489×2489 windows of 512×512"):
+        stepped_windows((2000, 3000), (512, 512), (1, 1))
+
+
+def test_published_windows_are_allowed_in_large_frames():
+    assert len(overlapping_windows((2160, 3840), (64, 64), 0.9)) == 329 * 592
+    assert len(overlapping_windows((2160, 3840), (320, 384), 0.9)) == 59 * 92
+
+
 @pytest.mark.parametrize("step", [(0, 8), (8, 33)])
 def test_a_step_that_leaves_pixels_out_is_refused(step):
     with pytest.raises(ValueError, match="a step must be at least 1 and at most the window's side"):
@@ -154,6 +184,59 @@ def test_a_prediction_of_another_size_is_refused():
 def test_no_windows_are_refused():
     with pytest.raises(ValueError, match="no windows"):
         predict_in_windows(torch.clone, [torch.zeros(1, 3, 32, 32)], [], (32, 32))
+
+
+@pytest.mark.parametrize(("batch", "at_once", "sizes"), [(1, 4, {4, 1}), (2, 4, {4, 2}), (5, 4, {4, 1}), (3, 1, {1})])
+def test_never_more_windows_go_through_than_are_allowed(batch, at_once, sizes):
+    seen = []
+
+    def predict(part):
+        seen.append(len(part))
+        return 2 * part
+
+    frames = torch.randn(batch, 3, 40, 56)
+    offsets = overlapping_windows((40, 56), (16, 16), 0.1)
+    found = predict_in_windows(predict, [frames], offsets, (16, 16), at_once=at_once)
+    assert max(seen) <= at_once
+    assert set(seen) <= sizes
+    assert sum(seen) == batch * len(offsets)
+    torch.testing.assert_close(found, 2 * frames)
+
+
+def test_gradients_do_not_keep_what_was_computed_within_windows():
+    """The way there keeps the frames' share alone; the way back predicts anew and gives the same gradients."""
+    layer = torch.nn.Conv2d(3, 64, 1)
+    calls = []
+
+    def predict(part):
+        calls.append(len(part))
+        return layer(part).exp().log().mean(dim=1, keepdim=True)
+
+    def gradients(forgetting):
+        layer.zero_grad()
+        frame, kept = torch.linspace(-1, 1, 3 * 40 * 40).view(1, 3, 40, 40), []
+        offsets = stepped_windows((40, 40), (16, 16), (8, 8))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            if forgetting:
+                found = predict_in_windows(predict, [frame], offsets, (16, 16))
+            else:
+                windows = torch.cat([predict(frame[..., y : y + 16, x : x + 16]) for y, x in offsets])
+                values = iter(windows.split(1))
+                found = predict_in_windows(lambda part: next(values), [frame], offsets, (16, 16))
+            found.square().sum().backward()
+        return layer.weight.grad.clone(), sum(kept)
+
+    (plain, everything), (found, little) = gradients(False), gradients(True)
+    torch.testing.assert_close(found, plain)
+    assert len(calls) == 16 + 2 * 16
+    assert little < everything / 5
+
+
+def test_without_gradients_every_window_is_predicted_once():
+    calls = []
+    with torch.no_grad():
+        predict_in_windows(lambda part: calls.append(1) or part, [torch.zeros(1, 3, 32, 32)], [(0, 0)], (32, 32))
+    assert len(calls) == 1
 
 
 def test_gradients_reach_the_frames():

@@ -64,7 +64,7 @@ def test_a_shift_by_whole_patches_is_tracked_exactly(method, shift, start):
     frames = shifting_clip(shift, 3)
     steps = list(track_points(net_for_shift(shift), frames, [start], method=method, size=None, draws=2))
     expected = [[start[0] + 16 * shift[0] * t, start[1] + 16 * shift[1] * t] for t in range(3)]
-    np.testing.assert_array_equal(positions(steps)[:, 0], np.float32(expected))
+    np.testing.assert_allclose(positions(steps)[:, 0], expected, rtol=0, atol=1e-4)
     assert [step.number for step in steps] == [0, 1, 2]
     assert not any(step.lost.any() for step in steps)
     assert min(step.confidence.min() for step in steps) > 0.999

@@ -3,6 +3,8 @@ import sys
 from importlib.resources import files
 
 import pytest
+import torch
+from midway_hub.training.initialise import initialise
 from midway_hub.training.recipes import list_recipes, load_recipe
 from safetensors.torch import load_file
 
@@ -49,6 +51,35 @@ def test_an_unknown_recipe_lists_those_there_are(tmp_path):
     assert "pico_untrained" in ran.stderr
     with pytest.raises(ValueError, match=r"unknown recipe '\.\./x'"):
         load_recipe("../x")
+
+
+def test_a_pretraining_recipe_gives_the_network_that_its_training_begins_with(tmp_path):
+    nets = [initialise("smoke", tmp_path / str(number)) for number in range(2)]
+    first, second = (load_file(tmp_path / str(number) / "model.safetensors") for number in range(2))
+    assert nets[0].config.embed_dim == 48
+    assert all((value == second[name]).all() for name, value in first.items())
+    assert all(check.passed for check in verify(tmp_path / "0"))
+
+
+def test_a_recipe_without_a_seed_takes_the_seed_0(tmp_path):
+    (tmp_path / "mine.yaml").write_text("kind: init\nmodel: midway_pico_untrained\n")
+    assert initialise(str(tmp_path / "mine.yaml"), tmp_path / "made").dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("kind: init\n", "model: missing"),
+        ("kind: init\nmodel: midway_pico_untrained\nsede: 1\n", "did you mean 'seed'"),
+        ("kind: init\nmodel: midway_pico_untrained\ndtype: int8\n", "dtype: "),
+        ("kind: flow\nbase: flow_synthetic_small\n", "of kind 'flow', which begins with the weights of another run"),
+    ],
+)
+def test_a_recipe_that_gives_no_untrained_network_says_why(tmp_path, text, wanted):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=wanted):
+        initialise(str(tmp_path / "mine.yaml"), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_folder_with_files_is_not_written_over(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -87,6 +88,39 @@ def test_resume_refuses_what_would_change_what_is_learned(run_dir):
 
 def test_resume_allows_what_does_not(run_dir):
     assert command("resume", run_dir, "engine.log_every=1", "data.workers=1")[0] == 0
+
+
+def test_resume_goes_on_for_longer_and_keeps_what_was_exported(run_dir, tmp_path):
+    longer = shutil.copytree(run_dir, tmp_path / "longer")
+    before = load_file(run_dir / "export" / "model.safetensors")
+    code, out, err = command("resume", longer, "steps=6")
+    assert code == 0, err
+    assert "steps: 4 -> 6" in out
+    assert "finished at step 6" in out
+    kept = load_file(longer / "export_step_4" / "model.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in before.items())
+    assert json.loads((longer / "run.json").read_text())["lengths"][0]["to"] == 6
+    assert "from 4 to 6 steps at step 4" in (longer / "export" / "README.md").read_text()
+    assert command("resume", longer, "steps=5")[0] == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"a: [", b"a: 1\na: 2\n"])
+def test_resume_of_a_run_with_a_damaged_configuration_is_one_line(run_dir, tmp_path, content):
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_bytes(content)
+    code, _, err = command("resume", tmp_path / "run")
+    assert code == 1
+    assert "config.yaml is damaged" in err
+    assert "Traceback" not in err
+
+
+def test_a_recipe_is_shown_with_what_its_keys_mean(tmp_path):
+    code, out, _ = command("recipes", "--show", "smoke")
+    assert code == 0
+    assert "# Length of the run in optimizer steps." in out
+    (tmp_path / "mine.yaml").write_text(out)
+    assert command("pretrain", tmp_path / "mine.yaml", "--dry-run")[0] == 0
+    assert json.loads(command("recipes", "--show", "smoke", "--json")[1])["steps"] == 30
 
 
 def test_resume_of_a_folder_that_is_no_run_says_so(tmp_path):

@@ -36,6 +36,7 @@ from video_clips import write_clip
 CPU = torch.device("cpu")
 VIEWS = ViewSettings(global_size=16, local_size=16, dense_size=16, local_count=2, initial_area=None)
 GROUPS = ("globals", "locals", "dense")
+A_LEVEL = 0.02  # of normalised values: one grey level of 255, which rounding may make of a last bit
 
 
 def make_batches(
@@ -66,7 +67,7 @@ def assert_equal(one, other):
         assert pairs == other_pairs
         assert views.keys() == other_views.keys()
         for group in views:
-            assert torch.equal(views[group], other_views[group]), group
+            torch.testing.assert_close(views[group], other_views[group], rtol=0, atol=A_LEVEL)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,9 @@ def test_processes_and_micro_batches_share_the_same_samples(world_size, accumula
         shares = [part[number] for number in range(step * accumulate, (step + 1) * accumulate) for part in parts]
         assert [pair for _, some in shares for pair in some] == pairs
         for group in views:
-            assert torch.equal(torch.cat([share[group] for share, _ in shares]), views[group])
+            torch.testing.assert_close(
+                torch.cat([share[group] for share, _ in shares]), views[group], rtol=0, atol=A_LEVEL
+            )
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -155,7 +158,7 @@ def test_released_seeding_draws_the_same_views_on_every_process(same):
     first, second = (
         finished(make_batches(GreySource(), rank=rank, world_size=2, compat=compat), 0, 2) for rank in (0, 1)
     )
-    assert torch.equal(first[0][0]["dense"], second[0][0]["dense"]) is same
+    assert torch.allclose(first[0][0]["dense"], second[0][0]["dense"], atol=A_LEVEL) is same
     assert not torch.equal(first[0][0]["dense"], first[1][0]["dense"])
 
 

@@ -236,6 +236,30 @@ def test_fingerprint_knows_names_and_sizes_and_not_the_place(clips, tmp_path):
     assert len({before["hash"], longer["hash"], VideoSource(copy, FRAMES).fingerprint()["hash"]}) == 3
 
 
+def test_lists_are_read_as_those_of_features_are(clips, tmp_path):
+    names = ["#20 clap.mp4", "b.mov", "plain.mp4"]
+    for name in names:
+        shutil.copy(clips / "short.mp4", tmp_path / name)
+    (tmp_path / "videos.txt").write_bytes("\ufeff#20 clap.mp4\r\n# no file\r\n 'b.mov'\r\nplain.mp4".encode())
+    assert [name for name, _ in VideoSource(tmp_path / "videos.txt", FRAMES).files] == names
+
+
+def test_what_is_left_out_of_folders_and_lists_is_said(clips, tmp_path, caplog):
+    VideoSource(clips, FRAMES)
+    assert "left out 1 files (1 .md)" in caplog.text
+    (tmp_path / "videos.txt").write_text(f"# first\n# second\n{clips / 'a.mov'}\n")
+    VideoSource(tmp_path / "videos.txt", FRAMES)
+    assert "videos.txt: passed over 2 lines of lists as comments" in caplog.text
+
+
+def test_videos_of_a_folder_keep_the_order_that_earlier_runs_were_begun_with(clips, tmp_path):
+    for name in ("10.mp4", "9.mp4", "B.mp4", "a.mp4", "sub/1.mp4", "sub-1.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(clips / "short.mp4", tmp_path / name)
+    found = [name for name, _ in VideoSource(tmp_path, FRAMES).files]
+    assert found == ["10.mp4", "9.mp4", "B.mp4", "a.mp4", "sub/1.mp4", "sub-1.mp4"]
+
+
 # Decoded frames
 
 
@@ -291,18 +315,137 @@ def test_a_frame_number_beyond_the_padding_keeps_its_place(tmp_path):
     assert [number_of(source.pairs(index, 1, draw())[0].first) for index in range(4)] == [8, 9, 10, 11]
 
 
-def test_missing_frames_are_noticed_before_training(tmp_path):
-    write_frames(tmp_path, [0, 1, 2, 4, 5])
-    with pytest.raises(ValueError, match=r"frames are missing .* frame_000002.png is followed by frame_000004.png"):
+def all_pairs(source, seeds=40):
+    """Every pair that a source of single first frames gives, by the numbers in the pictures."""
+    drawn = (source.pairs(index, 1, draw(seed))[0] for index in range(len(source)) for seed in range(seeds))
+    return {(number_of(pair.first), number_of(pair.second)) for pair in drawn}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gap", "missing", "pairs"),
+    [
+        ([0, 1, 2, 4, 5], (1, 1), 1, {(0, 1), (1, 2), (4, 5)}),
+        ([0, 1, 2, 4, 5], (1, 2), 1, {(0, 1), (0, 2), (1, 2), (2, 4)}),
+        ([7, 8, 20, 21, 22], (1, 1), 11, {(7, 8), (20, 21), (21, 22)}),
+        ([0, 5, 10, 20, 25], (1, 1), 1, {(0, 5), (5, 10), (20, 25)}),
+    ],
+)
+def test_frames_around_a_missing_one_are_not_consecutive(tmp_path, caplog, numbers, gap, missing, pairs):
+    write_frames(tmp_path, numbers)
+    source = FrameSource(tmp_path, GapSettings(frames=gap), every_pair=True)
+    assert all_pairs(source) == pairs
+    assert f"{missing} frames are missing: frame_" in caplog.text
+    assert source.fingerprint()["missing_frames"] == missing
+    whole = FrameSource(tmp_path, GapSettings(frames=gap))
+    drawn = whole.pairs(0, 200, draw())
+    assert {(number_of(pair.first), number_of(pair.second)) for pair in drawn} == pairs
+    step = numbers[1] - numbers[0]
+    assert all(
+        pair.seconds * 30 == pytest.approx((number_of(pair.second) - number_of(pair.first)) / step) for pair in drawn
+    )
+
+
+def test_a_numbering_without_holes_is_nothing_to_speak_of(tmp_path, caplog):
+    write_frames(tmp_path, range(0, 30, 3))
+    assert not {"missing_frames", "videos_of_uneven_numbers"} & FrameSource(tmp_path, FRAMES).fingerprint().keys()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "form", ["{}.png", "frame_{}.png", "frame ({}).png", "{}_left.png", "v1.{}.png", "{}.0s.png", "shot2_{}.png"]
+)
+def test_frames_whose_numbers_are_not_padded_are_in_order(tmp_path, form):
+    write_frames(tmp_path, range(12), name=form)
+    source = FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True)
+    assert all_pairs(source, seeds=1) == {(number, number + 1) for number in range(11)}
+
+
+@pytest.mark.parametrize("forms", [("a_{}.png", "b_{}.png"), ("cam0_{}.png", "cam1_{}.png"), ("{}_l.png", "{}_r.png")])
+def test_two_cameras_in_one_folder_are_two_videos(tmp_path, caplog, forms):
+    caplog.set_level("INFO", logger="midway_hub")
+    for form, first in zip(forms, (0, 100), strict=True):
+        folder = write_frames(tmp_path / "aside", range(first, first + 4), name="{}.png")
+        for number in range(4):
+            (folder / f"{first + number}.png").rename(tmp_path / form.format(number))
+    (tmp_path / "aside").rmdir()
+    source = FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True)
+    assert all_pairs(source, seeds=1) == {(first + n, first + n + 1) for first in (0, 100) for n in range(3)}
+    assert source.pairs(0, 1, draw())[0].name == f"./{forms[0].format('*')}"
+    assert f"holds 2 videos: {forms[0].format('*')} (4), {forms[1].format('*')} (4)" in caplog.text
+    only = FrameSource(tmp_path, GapSettings(frames=(1, 1)), pattern=forms[0].format("*"), every_pair=True)
+    assert all_pairs(only, seeds=1) == {(0, 1), (1, 2), (2, 3)}
+
+
+def test_files_named_unlike_the_frames_are_left_out_and_named(tmp_path, caplog):
+    write_frames(tmp_path, range(4), name="{}.png")
+    write_frames(tmp_path, [50], name="cover.png")
+    assert FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True).folders[0][1] == [
+        f"{number}.png" for number in range(4)
+    ]
+    assert "1 files are named unlike the frames and left out: cover.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["0a1b.png", "9f8e7.png", "ab12cd.png", "ffee.png"], "their names give no order"),
+        (["1.png", "1.bmp", "2.png", "2.bmp"], "frames are doubled: 1.bmp and 1.png"),
+        (["f_1.png", "f_01.png", "f_2.png"], "frames are doubled: f_01.png and f_1.png"),
+    ],
+)
+def test_frames_without_an_order_are_refused_with_their_folder(tmp_path, names, message):
+    for number, name in enumerate(names):
+        write_frames(tmp_path / "day", [number], name=name)
+    with pytest.raises(ValueError, match=rf"folder .*day: {message}.*choose files with data.pattern"):
         FrameSource(tmp_path, FRAMES)
 
 
-def test_two_series_of_frames_in_one_folder_are_noticed(tmp_path):
-    write_frames(tmp_path, range(3), name="a_{}.png")
-    write_frames(tmp_path, range(3), name="b_{}.png")
-    with pytest.raises(ValueError, match=r"doubled .* a_0.png is followed by b_0.png"):
-        FrameSource(tmp_path, FRAMES)
-    assert len(FrameSource(tmp_path, GapSettings(frames=(1, 1)), pattern="a_*", every_pair=True)) == 2
+START = 1403636579763555584
+STAMPED = {  # unit, names of frames at 0, 50, 103, 150, 900 and 950 milliseconds
+    "ns": [f"{START + ms * 10**6}.png" for ms in (0, 50, 103, 150, 900, 950)],
+    "us": [f"n015-2018-07-24__CAM__{START // 1000 + ms * 1000}.png" for ms in (0, 50, 103, 150, 900, 950)],
+    "ms": [f"ring_front_{ms + 7}.png" for ms in (0, 50, 103, 150, 900, 950)],
+}
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+def test_timestamps_are_taken_in_order_and_no_pair_spans_a_cut(tmp_path, caplog, unit):
+    caplog.set_level("INFO", logger="midway_hub")
+    for number, name in enumerate(STAMPED[unit]):
+        write_frames(tmp_path, [number], name=name)
+    source = FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True)
+    assert all_pairs(source) == {(0, 1), (1, 2), (2, 3), (4, 5)}
+    assert "1 of them taken for cuts, and are taken in order; data.frame_times=" in caplog.text
+    assert source.fingerprint()["videos_of_uneven_numbers"] == 1
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+def test_timestamps_can_be_times(tmp_path, unit):
+    for number, name in enumerate(STAMPED[unit]):
+        write_frames(tmp_path, [number], name=name)
+    source = FrameSource(tmp_path, GapSettings(seconds=(0.045, 0.05)), frame_times=unit, every_pair=True)
+    assert all_pairs(source) == {(0, 1), (2, 3), (4, 5)}
+    assert source.pairs(0, 1, draw())[0].seconds == pytest.approx(0.05)
+    far = FrameSource(tmp_path, GapSettings(seconds=(0.7, 0.85)), frame_times=unit, every_pair=True)
+    assert all_pairs(far) == {(1, 4)}
+    consecutive = FrameSource(tmp_path, GapSettings(frames=(1, 1)), frame_times=unit)
+    assert {round(pair.seconds, 6) for pair in consecutive.pairs(0, 100, draw())} == {0.05, 0.053, 0.047}
+
+
+def test_seconds_and_their_fraction_are_one_time(tmp_path):
+    for number in range(12):
+        write_frames(tmp_path, [number], name=f"{1305031102 + number // 5}.{number % 5 * 200_000 + 313:06d}.png")
+    source = FrameSource(tmp_path, GapSettings(seconds=(0.4, 0.4)), frame_times="s", every_pair=True)
+    assert all_pairs(source, seeds=1) == {(number, number + 2) for number in range(10)}
+    assert source.pairs(3, 1, draw())[0].seconds == pytest.approx(0.4)
+
+
+def test_times_that_are_not_in_the_names_are_refused(tmp_path):
+    write_frames(tmp_path, range(3), name="{}.png")
+    for number, name in enumerate("abc"):
+        write_frames(tmp_path / "b", [number], name=f"{name}.png")
+    with pytest.raises(ValueError, match=r"b: data.frame_times=ms needs times in the names, which a.png has not"):
+        FrameSource(tmp_path, FRAMES, frame_times="ms")
 
 
 def test_a_damaged_image_is_rejected_by_its_name(tmp_path):
@@ -382,6 +525,8 @@ def test_a_folder_that_is_no_pack_is_refused(clips):
         ({"source": "videos"}, "data.source=videos needs data.path"),
         ({"path": "somewhere"}, "data.path is somewhere, but data.source=synthetic reads no files"),
         ({"source": "videos", "path": "x", "every_pair": True}, "needs data.source=frames, got videos"),
+        ({"source": "videos", "path": "x", "frame_times": "ms"}, "needs data.source=frames, got videos"),
+        ({"source": "frames", "path": "x", "frame_times": "minutes"}, "'s', 'ms', 'us' or 'ns'"),
         ({"source": "frames", "path": "x", "every_pair": True}, "got data.pairs_per_visit=5; make it 1"),
         ({"pattern": ""}, "would match no file"),
         ({"source": "video"}, "'synthetic', 'videos', 'frames' or 'pack'"),

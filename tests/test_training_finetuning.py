@@ -14,10 +14,11 @@ import pytest
 import torch
 from conftest import make_tiny_net
 from midway_hub.training.__main__ import app
+from midway_hub.training.data.views import normalise
 from PIL import Image
 from typer.testing import CliRunner
 
-from midway_hub import MidwayNetwork
+from midway_hub import MidwayImageProcessor, MidwayNetwork
 from midway_hub.flow_io import write_flow
 
 SMALL = (
@@ -105,6 +106,52 @@ def test_segmentation_reads_out_frozen_features_of_a_flow_network(flow_run, tmp_
     assert net.segment(torch.randn(1, 3, 40, 50)).labels.shape == (1, 40, 50)
 
 
+@pytest.fixture(scope="module")
+def otherwise_normalised(tmp_path_factory):
+    """A checkpoint whose frames are normalised by numbers of its own."""
+    folder = tmp_path_factory.mktemp("otherwise") / "net"
+    net = make_tiny_net()
+    net.image_processor = MidwayImageProcessor(image_mean=(0.5, 0.4, 0.3), image_std=(0.5, 0.25, 0.1))
+    net.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["flow", "segmentation"])
+@pytest.mark.parametrize("render", ["cpu", "device"])
+def test_finetuning_and_its_exports_normalise_as_the_checkpoint_it_started_from(
+    otherwise_normalised, tmp_path, monkeypatch, kind, render
+):
+    used = []
+
+    def recording(levels, normalisation):
+        used.append(normalisation.mean)
+        return normalise(levels, normalisation)
+
+    for module in ("data.supervised", "data.synthetic.examples", "evaluation.pixels"):
+        monkeypatch.setattr(f"midway_hub.training.{module}.normalise", recording)
+    head = FLOW if kind == "flow" else ()
+    options = (f"start.weights={otherwise_normalised}", "steps=2", f"data.render={render}", *SMALL, *head)
+    run = tmp_path / "run"
+    code, _, err = command(kind, f"{kind}_synthetic_small", *options, "evaluation.every_steps=2", "--run-dir", run)
+    assert code == 0, err
+    assert set(used) == {(0.5, 0.4, 0.3)}
+    shutil.rmtree(run / "export")
+    assert command("export", run, tmp_path / "again")[0] == 0
+    net = MidwayNetwork.from_pretrained(tmp_path / "again")
+    assert net.image_processor.image_std == (0.5, 0.25, 0.1)
+
+
+def test_a_resumed_run_goes_on_with_frames_as_it_began(otherwise_normalised, tmp_path):
+    start = shutil.copytree(otherwise_normalised, tmp_path / "start")
+    options = (f"start.weights={start}", *SMALL, *FLOW, "--run-dir", tmp_path / "run")
+    assert command("flow", "flow_synthetic_small", "steps=2", *options)[0] == 0
+    began = json.loads((tmp_path / "run/preprocessor_config.json").read_text())
+    MidwayImageProcessor().save_pretrained(start)
+    shutil.rmtree(tmp_path / "run/export")
+    assert command("flow", "flow_synthetic_small", "steps=2", *options)[0] == 0
+    assert json.loads((tmp_path / "run/export/preprocessor_config.json").read_text()) == began
+
+
 def test_dry_run_prints_every_number_and_writes_nothing(pretrained, tmp_path):
     options = (f"start.weights={pretrained}", *SMALL, "--run-dir", tmp_path / "run", "--dry-run")
     code, out, _ = command("flow", "flow_synthetic_small", *options)
@@ -183,6 +230,27 @@ def test_labels_off_by_one_are_caught_from_the_command_line(tmp_path):
     assert "sky" in out
     assert "road" in err
     assert json.loads(command(*options, "--json")[1])["warnings"]
+
+
+def test_a_folder_of_own_labels_is_counted_by_its_numbers_without_names(tmp_path):
+    for name, array in (("images", np.zeros((8, 8, 3), np.uint8)), ("labels", np.full((8, 8), 26, np.uint8))):
+        (tmp_path / name).mkdir()
+        array[:4] = 3
+        array[0, 0] = 255
+        Image.fromarray(array).save(tmp_path / name / "a.png")
+    options = ("check-labels", "folder", "--root", tmp_path)
+    code, out, err = command(*options)
+    assert (code, "class 26" in out, "classes=[...]" in out + err) == (0, True, True)
+    for cityscapes in ("road", "sidewalk"):
+        assert cityscapes not in out + err
+    found = json.loads(command(*options, "--json")[1])
+    assert [(row["value"], row["name"], row["pixels"]) for row in found["values"]] == [
+        ("3", "class 3", 31),
+        ("26", "class 26", 32),
+        ("255", "(ignored)", 1),
+    ]
+    assert found["warnings"] == []
+    assert command(*options, "-s", "classes=cityscapes")[0] == 1
 
 
 def test_missing_flow_files_are_counted_from_the_command_line(tmp_path):

@@ -77,7 +77,7 @@ def test_the_dino_loss_is_taken_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = dino_loss(student, teacher, temperature=0.1)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, dino_loss(student.float(), teacher, temperature=0.1), rtol=0, atol=0)
+    torch.testing.assert_close(loss, dino_loss(student.float(), teacher, temperature=0.1), rtol=1e-5, atol=1e-6)
 
 
 def test_outputs_too_large_for_an_exponential_give_a_finite_loss():

@@ -232,3 +232,24 @@ def test_a_disk_without_room_is_refused_with_both_numbers(clips, tmp_path, monke
 def test_settings_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ValidationError, match=message):
         PackSettings(**changes)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 300, b"\x93NUMPY\x01\x00"])
+def test_a_damaged_index_of_a_pack_is_named(clips, packs, tmp_path, content):
+    folder = tmp_path / "pack"
+    shutil.copytree(packs["jpeg"], folder)
+    index = next((folder / "shards").glob("*.npy"))
+    index.write_bytes(content)
+    source = PackSource(folder, GapSettings(frames=(1, 2)))
+    with pytest.raises(SampleError, match=rf"{index} is damaged .*run the command pack again"):
+        draw(source, 1)
+
+
+def test_a_pack_with_a_damaged_manifest_says_which_and_what_to_do(packs, tmp_path):
+    folder = tmp_path / "pack"
+    shutil.copytree(packs["jpeg"], folder)
+    manifest = next((folder / "shards").glob("*.json"))
+    for content in (b"", b"\0" * 10, b"[]"):
+        manifest.write_bytes(content)
+        with pytest.raises(PackError, match=rf"{manifest} is damaged .*run the command pack again"):
+            PackSource(folder, GapSettings(frames=(1, 2)))

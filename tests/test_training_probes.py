@@ -318,7 +318,7 @@ def test_images_are_read_with_the_label_maps_of_the_same_names(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "RGB"}, "has mode RGB; a label map has one channel"),
+        ({"mode": "RGB"}, r"is a colour picture \(mode RGB\), but one number per pixel is wanted"),
         ({"size": (40, 48)}, r"is \(40, 48\) pixels, its image \(80, 48\)"),
     ],
 )

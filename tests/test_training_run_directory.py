@@ -14,6 +14,8 @@ from midway_hub.training.engine.metrics import drop_lines_after
 from midway_hub.training.engine.run_record import RunRecord
 from midway_hub.training.engine.settings import MAY_CHANGE, EngineSettings
 
+from midway_hub._stored import DamagedFileError
+
 
 @pytest.fixture
 def job(tmp_path):
@@ -167,3 +169,60 @@ def test_differences_name_dotted_keys_new_and_gone_ones_too():
     old = {"a": {"b": 1, "c": [1, 2]}, "gone": 3}
     new = {"a": {"b": 2, "c": [1, 2]}, "new": {"x": None, "y": 4}}
     assert differences(old, new) == {"a.b": (1, 2), "gone": (3, None), "new": (None, {"x": None, "y": 4})}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen"),
+    [
+        ("data.json", b"", "it is empty"),
+        ("data.json", b"\0" * 200, "200 zero bytes"),
+        ("data.json", b'{"fingerprint": {"items"', "line 1, column 25"),
+        ("data.json", b"[]", "it holds a list, no mapping"),
+        ("data.json", b"{}", "it has no 'fingerprint' and no 'rejected'"),
+        ("data.json", b"\xff\xfe", "byte 0 is no UTF-8 text"),
+        ("config.yaml", b"", "it holds nothing, no mapping"),
+        ("config.yaml", b"\0" * 200, r"the character '\x00' at position 0"),
+        ("config.yaml", b"model: {width: 16", "is no YAML in line 1"),
+        ("config.yaml", b"- 1\n", "it holds a list, no mapping"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_with_what_to_do(tmp_path, job, name, content, seen):
+    run(job)
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(DamagedFileError) as caught:
+        run(job)
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'run' / name} is damaged: ")
+    assert seen in said
+    assert "remove it" in said
+    assert "\n" not in said
+    (tmp_path / "run" / name).unlink()
+    assert run(job)[0].state == "finished"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 50, b"[]", b"{}", b'{"id": 1, "resumes": 2, "incidents": []}'])
+def test_a_damaged_record_of_a_run_is_started_anew(tmp_path, job, content, caplog):
+    run(job)
+    (tmp_path / "run/run.json").write_bytes(content)
+    assert run(job)[0].state == "finished"
+    assert f"{tmp_path / 'run/run.json'} is damaged" in caplog.text
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 50, b"[]", b'{"files": [], "config": {}}', b'{"files": {"a": 1}, "config": {}}']
+)
+def test_a_damaged_manifest_falls_back_to_the_checkpoint_before(tmp_path, job, content):
+    run(job)
+    manifest = tmp_path / "run/checkpoints/step_4/manifest.json"
+    manifest.write_bytes(content)
+    assert run(job)[0].state == "finished"
+    assert (tmp_path / "run/checkpoints/step_4.damaged").is_dir()
+
+
+def test_lines_lost_behind_a_damaged_one_are_told(tmp_path, caplog):
+    lines = [json.dumps({"step": step}).encode() + b"\n" for step in (1, 2, 3, 4)]
+    (tmp_path / "metrics.jsonl").write_bytes(lines[0] + b"\0\0\0\n" + lines[2] + lines[3])
+    drop_lines_after(tmp_path / "metrics.jsonl", 3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == lines[0]
+    assert f"{tmp_path / 'metrics.jsonl'} is damaged: 1 of its lines" in caplog.text

@@ -134,6 +134,7 @@ def test_of_a_flow_head_of_another_width_what_fits_goes_on_and_the_rest_is_named
     first = flow_network(tmp_path)
     first.save_pretrained(tmp_path / "again")
     caplog.set_level("INFO", logger="midway_hub")
+    caplog.clear()
     start, wanted = StartSettings(weights=str(tmp_path / "again")), replace(FLOW_HEAD, last_dim=16)
     again = head_tensors(starting_network(start, wanted, which="flow_head", seed=1))
     before = head_tensors(first)
@@ -284,7 +285,7 @@ def test_invalid_flow_changes_neither_loss_nor_gradient(tmp_path):
     task.network.eval()
     garbage = torch.where(BATCH["valid"][:, None], BATCH["flow"], torch.tensor(math.nan))
     clean, dirty = (task.network({**BATCH, "flow": flow}) for flow in (BATCH["flow"], garbage))
-    assert torch.equal(clean.losses["flow"], dirty.losses["flow"])
+    torch.testing.assert_close(clean.losses["flow"], dirty.losses["flow"])
     assert torch.isfinite(dirty.diagnostics["epe"])
 
 
@@ -413,7 +414,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         ("task.optimisation.schedul=poly", "did you mean 'task.optimisation.schedule'"),
         ("task.head.tile=[32,32]", "data.crop"),
         ("task.head.layer_dims=[1,2]", "four widths"),
-        ("start.model.widht=3", "unknown key 'model.widht'"),
+        ("start.model.widht=3", "unknown key 'start.model.widht'"),
         ("data.source=files", "parts"),
         ("start.dynamics=new", "pretrained"),
     ],

@@ -65,10 +65,14 @@ def test_pairs_have_the_shapes_and_types_promised():
     assert pairs.labels.max() < len(CLASSES) == len(PALETTE)
 
 
+def largest_difference(one, other):
+    return (one.double() - other.double()).abs().max()
+
+
 def test_a_pair_does_not_depend_on_its_batch():
     together, alone = render_pairs(WORLD, [9, 4, 7]), render_pairs(WORLD, [4])
     for name in NAMES:
-        assert torch.equal(getattr(together, name)[1:2], getattr(alone, name)), name
+        assert largest_difference(getattr(together, name)[1:2], getattr(alone, name)) < 1e-3, name
 
 
 def test_worlds_rendered_as_one_batch_are_those_rendered_one_by_one():
@@ -111,7 +115,7 @@ def test_a_gpu_makes_the_worlds_of_the_cpu():
     assert (ours.flow - theirs.flow.cpu()).abs().median() < 1e-3
     again = render_pairs(WORLD, seeds[40:43], device="cuda")
     for name in NAMES:
-        assert torch.equal(getattr(again, name), getattr(theirs, name)[40:43]), name
+        assert largest_difference(getattr(again, name), getattr(theirs, name)[40:43]) < 1e-3, name
 
 
 def test_other_seeds_make_other_worlds():

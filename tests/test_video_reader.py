@@ -1,5 +1,6 @@
 """What every frame reader promises apart from exactness, and how one is chosen."""
 
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -245,3 +246,101 @@ def test_importing_the_readers_loads_no_decoder():
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# -- decord's bridges ----------------------------------------------------------------------------------------------
+
+
+class _Framework:
+    """Frames as another framework holds them, which is known by the name of its way to numpy alone."""
+
+    def __init__(self, way, frames):
+        setattr(self, way, frames.asnumpy)
+
+
+class _ArrayLike:
+    def __init__(self, frames):
+        self._frames = frames
+
+    def __array__(self, dtype=None, copy=None):
+        return self._frames.asnumpy()
+
+
+@pytest.fixture
+def bridge():
+    """decord's bridges, left as they were."""
+    decord = pytest.importorskip("decord")
+    yield decord.bridge
+    decord.bridge.reset_bridge()
+
+
+def frames_by_decord(clip, numbers):
+    with open_video(clip, reader="decord", num_threads=1) as reader:
+        return reader.get_frames(numbers)
+
+
+def test_frames_are_the_same_whether_decord_hands_out_torch_tensors_or_its_own(bridge, clip):
+    native = frames_by_decord(clip, [3, 40, 3])
+    bridge.set_bridge("torch")
+    through_torch = frames_by_decord(clip, [3, 40, 3])
+    bridge.set_bridge("native")
+    assert numbers_of(native) == [3, 40, 3]
+    assert isinstance(through_torch, np.ndarray)
+    assert np.array_equal(through_torch, native)
+    assert np.array_equal(frames_by_decord(clip, [3, 40, 3]), native)
+
+
+def test_a_bridge_set_while_a_video_is_open_holds_from_then_on(bridge, clip):
+    with open_video(clip, reader="decord", num_threads=1) as reader:
+        assert numbers_of(reader.get_frames([5])) == [5]
+        bridge.set_bridge("torch")
+        assert numbers_of(reader.get_frames([6, 2])) == [6, 2]
+        bridge.reset_bridge()
+        assert numbers_of(reader.get_frames([7])) == [7]
+
+
+def test_streaming_through_a_torch_bridge_gives_every_frame_once(bridge, clip):
+    bridge.set_bridge("torch")
+    with open_video(clip, reader="decord", num_threads=1) as reader:
+        seen = [number_of(frame) for _, frames in reader.iterate(0, 60, 7, batch=4) for frame in frames]
+    assert seen == list(range(0, 60, 7))
+
+
+@pytest.mark.parametrize("where", ["here", "there", "both"])
+def test_each_thread_may_have_a_bridge_of_its_own(bridge, clip, where):
+    if where in ("here", "both"):
+        bridge.set_bridge("torch")
+    seen = []
+
+    def work():
+        if where in ("there", "both"):
+            bridge.set_bridge("torch")
+        seen.extend(numbers_of(frames_by_decord(clip, [9, 30])))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [9, 30]
+    assert numbers_of(frames_by_decord(clip, [9, 30])) == [9, 30]
+
+
+@pytest.mark.parametrize("way", ["asnumpy", "numpy"])
+def test_frames_of_other_frameworks_are_taken_by_their_way_to_numpy(bridge, clip, monkeypatch, way):
+    monkeypatch.setitem(bridge._BRIDGE_TYPES, "mxnet", (lambda frames: _Framework(way, frames), None))
+    bridge.set_bridge("mxnet")
+    assert numbers_of(frames_by_decord(clip, [1, 44])) == [1, 44]
+
+
+def test_frames_that_only_numpy_can_read_are_read_by_numpy(bridge, clip, monkeypatch):
+    monkeypatch.setitem(bridge._BRIDGE_TYPES, "tvm", (_ArrayLike, None))
+    bridge.set_bridge("tvm")
+    assert numbers_of(frames_by_decord(clip, [1, 44])) == [1, 44]
+
+
+@pytest.mark.parametrize("framework", ["mxnet", "tensorflow", "tvm"])
+def test_a_bridge_to_what_is_not_installed_is_said(bridge, clip, framework):
+    if importlib.util.find_spec(framework):
+        pytest.skip(f"{framework} is installed")
+    bridge.set_bridge(framework)
+    with pytest.raises(VideoError, match=r"decord is told to hand its frames .*decord\.bridge\.reset_bridge\(\)"):
+        frames_by_decord(clip, [0])

@@ -1,6 +1,7 @@
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from video_clips import numbered_frame, numbers_of
 
 from midway_hub.video import VideoError, open_video
@@ -49,6 +50,48 @@ def test_odd_sides_are_padded_by_their_edge(tmp_path):
     assert seen[:, -1].min() > 235
 
 
+def test_a_webm_plays_the_same_frames(tmp_path):
+    assert write_video(tmp_path / "clip.webm", (numbered_frame(number) for number in range(12)), fps=29.97) == 12
+    with av.open(str(tmp_path / "clip.webm")) as container:
+        assert container.streams.video[0].codec_context.name in ("vp9", "libvpx-vp9")
+    with open_video(tmp_path / "clip.webm") as video:
+        assert (len(video), video.height, video.width) == (12, 96, 128)
+        assert video.fps == pytest.approx(29.97, rel=0.02)
+        assert numbers_of(video.get_frames(range(12))) == list(range(12))
+
+
+@pytest.mark.parametrize(("fps", "duration"), [(12, 80), (25, 40), (50, 20)])
+def test_a_gif_shows_the_same_frames_at_their_rate(tmp_path, fps, duration):
+    frames = [numbered_frame(number)[:95, :127] for number in range(9)]
+    assert write_video(tmp_path / "clip.gif", iter(frames), fps=fps) == 9
+    with Image.open(tmp_path / "clip.gif") as picture:
+        assert (picture.n_frames, picture.size) == (9, (127, 95))
+        for number, frame in enumerate(frames):
+            picture.seek(number)
+            assert picture.info["duration"] == pytest.approx(duration, abs=10)
+            seen = np.asarray(picture.convert("RGB"))
+            assert np.abs(seen.astype(int) - frame).mean() < 8
+            assert numbers_of([seen]) == [number]
+
+
+def test_colours_of_a_gif_are_chosen_for_every_frame(tmp_path):
+    ramp = np.arange(256, dtype=np.uint8)[None].repeat(64, axis=0)
+    zero = np.zeros_like(ramp)
+    frames = [np.stack(channels, -1) for channels in ((ramp, zero, zero), (zero, ramp, zero), (zero, zero, ramp))]
+    write_video(tmp_path / "ramps.gif", frames, fps=5)
+    with Image.open(tmp_path / "ramps.gif") as picture:
+        for number, frame in enumerate(frames):
+            picture.seek(number)
+            assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - frame).max() <= 16
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip.webm"])
+def test_an_error_halfway_leaves_no_other_kind_of_file_either(tmp_path, name):
+    with pytest.raises(ValueError, match="frame 1 is"):
+        write_video(tmp_path / name, [numbered_frame(0), numbered_frame(1)[:50]], fps=5)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_frames_are_an_error_and_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="no frames"):
         write_video(tmp_path / "clip.mp4", [], fps=5)
@@ -84,9 +127,10 @@ def test_what_is_no_frame_is_refused(tmp_path, wrong):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("clip.avi", {"fps": 5}, "written as .mp4, got the ending '.avi'"),
+        ("clip.avi", {"fps": 5}, "written as .mp4 .webm .gif, got the ending '.avi'"),
         ("clip.mp4", {"fps": 0}, "fps must be above 0"),
         ("clip.mp4", {"fps": float("nan")}, "fps must be above 0"),
+        ("clip.gif", {"fps": 60}, "at most 50 frames per second, got 60"),
         ("clip.mp4", {"fps": 5, "crf": 52}, "crf must be"),
     ],
 )

@@ -14,6 +14,8 @@ from midway_hub.training.commands import (
     running,
 )
 
+from midway_hub import _console as console
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -27,5 +29,11 @@ evaluating.app.add_typer(evaluating_propagation.app)
 evaluating.app.add_typer(evaluating_classification.app)
 app.add_typer(evaluating.app, name="evaluate", rich_help_panel="Results")
 
+
+def main() -> None:
+    """Run the command line."""
+    console.run(app)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -43,7 +44,14 @@ def build_method(config: RunConfig, plan: Plan) -> Method:
     )
 
 
-def build_parts(config: RunConfig, *, rank: int = 0, world_size: int = 1, pin_memory: bool = False) -> Parts:
+def build_parts(
+    config: RunConfig,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    index_cache: Path | None = None,
+) -> Parts:
     """Open the data and make everything that a run needs.
 
     Args:
@@ -51,13 +59,14 @@ def build_parts(config: RunConfig, *, rank: int = 0, world_size: int = 1, pin_me
         rank: This process, from 0.
         world_size: All processes.
         pin_memory: Prepare micro-batches for asynchronous copies to a GPU.
+        index_cache: As for `build_source`.
 
     Raises:
         ConfigError: The visits of a step cannot be shared by the processes.
         FileNotFoundError: There is nothing at `data.path`.
         ValueError: There is nothing there that can be read, or the architecture does not suit the method.
     """
-    source = build_source(config.data, seed=config.seed)
+    source = build_source(config.data, seed=config.seed, index_cache=index_cache)
     plan = make_plan(config, items=len(source), world_size=world_size)
     batches = PairBatches(
         source,

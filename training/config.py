@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from midway_hub.training.compat import Compat
 from midway_hub.training.configuration import (
     ConfigError,
     Configuration,
-    did_you_mean,
     parse_settings,
     read_values,
     validate,
 )
 from midway_hub.training.data.settings import DataSettings
 from midway_hub.training.data.views import ViewSettings
+from midway_hub.training.fields import KeywordsOf
 from midway_hub.training.methods import METHODS
 from midway_hub.training.methods.base import MethodSettings
 from midway_hub.training.probes.settings import ProbeSettings
@@ -25,8 +25,21 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from midway_hub.config import MidwayConfig
 
-NOT_ARCHITECTURE = ("dynamics", "drop_path_rate", "target_network", "flow_head", "segmentation_head")
-"""Keywords of `MidwayConfig` that a run decides elsewhere."""
+Architecture = Annotated[
+    dict[str, Any],
+    KeywordsOf(
+        MidwayConfig,
+        "model",
+        without={
+            "dynamics": "the method, or start.dynamics, says whether there are any",
+            "drop_path_rate": "the method's own, or start.drop_path",
+            "target_network": "the method says which encoders there are",
+            "flow_head": "a run of kind flow makes it of task.head",
+            "segmentation_head": "a run of kind segmentation makes it of task.head",
+        },
+    ),
+]
+"""Keyword arguments of `MidwayConfig`, but for what a run decides elsewhere."""
 
 
 class RunConfig(Configuration):
@@ -35,7 +48,7 @@ class RunConfig(Configuration):
     method: SerializeAsAny[MethodSettings]
     """Pretraining method: `name` and its own numbers."""
 
-    model: dict[str, Any] = Field(default_factory=dict)
+    model: Architecture = Field(default_factory=dict)
     """Architecture: keyword arguments of `MidwayConfig`."""
 
     data: DataSettings = DataSettings()
@@ -60,16 +73,12 @@ class RunConfig(Configuration):
             raise ValueError(f"method.name is {name!r}; there are: {', '.join(sorted(METHODS))}")
         return METHODS[name].settings(**value)
 
-    @field_validator("model")
-    @classmethod
-    def _model_is_an_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_architecture(value)
-        return value
-
     @classmethod
     def variant(cls, section: str, values: Mapping[str, Any]) -> type[Settings] | None:
         """Return the settings of the method that the values name."""
-        return METHODS[values["method"]["name"]].settings if section == "method" else None
+        named = values.get("method") if section == "method" else None
+        name = named.get("name") if isinstance(named, Mapping) else None
+        return METHODS[name].settings if name in METHODS else None
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -77,7 +86,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Args:
         recipe: Name of a recipe of the package, or path of a YAML file (a saved `config.yaml` too).
-        overrides: `section.key=value`, as on the command line; values are YAML.
+        overrides: `section.key=value`, as on the command line; see `training.overrides`.
 
     Returns:
         The validated configuration.
@@ -86,7 +95,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: An unknown or mistyped key, a wrong type or an impossible number; all of them are listed.
         ValueError: There is no such recipe.
     """
-    return parse_config(read_values(recipe, overrides, kind="pretrain"))
+    return parse_config(read_values(recipe, overrides, kind="pretrain", root=RunConfig))
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
@@ -94,17 +103,4 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     return validate(RunConfig, values)
 
 
-def check_architecture(keywords: Mapping[str, Any]) -> None:
-    """Refuse keywords that `MidwayConfig` does not take, or that do not work together.
-
-    Raises:
-        ValueError: The message names the keyword, and what was meant.
-    """
-    known = [name for name in MidwayConfig.__init__.__kwdefaults__ or {} if name not in NOT_ARCHITECTURE]
-    for key in keywords:
-        if key not in known:
-            raise ValueError(f"unknown key 'model.{key}'{did_you_mean(key, known)}")
-    MidwayConfig(**keywords)
-
-
-__all__ = ["ConfigError", "RunConfig", "check_architecture", "load_config", "parse_config", "parse_settings"]
+__all__ = ["Architecture", "ConfigError", "RunConfig", "load_config", "parse_config", "parse_settings"]

@@ -5,21 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import yaml
 from midway_hub.training.engine.settings import EngineSettings
+from midway_hub.training.fields import section_at
+from midway_hub.training.overrides import ConfigError, overridden
 from midway_hub.training.recipes import read_recipe
 from midway_hub.training.settings import Settings
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 S = TypeVar("S", bound=Settings)
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names every key, what it holds and what it should."""
+LENGTH = ("epochs", "steps")
+"""Keys that say how long a run is."""
 
 
 class Configuration(Settings):
@@ -56,32 +53,24 @@ class Configuration(Settings):
         """Return every resolved value as plain data, as `config.yaml` holds it."""
         return self.model_dump(mode="json")
 
-    @classmethod
-    def variant(cls, section: str, values: Mapping[str, Any]) -> type[Settings] | None:
-        """Return the class that a section has in these values, where they decide it; None: its annotation tells."""
-        return None
 
-
-def read_values(recipe: str | Path, overrides: Sequence[str], *, kind: str) -> dict[str, Any]:
+def read_values(
+    recipe: str | Path, overrides: Sequence[str], *, kind: str, root: type[Configuration]
+) -> dict[str, Any]:
     """Read a recipe of a kind and lay dotted overrides over it, unvalidated.
 
     Args:
         recipe: Name of a recipe of the package, or path of a YAML file (a saved `config.yaml` too).
-        overrides: `section.key=value`, as on the command line; values are YAML. `~section.key` takes a key of the
-            recipe out, as in Hydra: the other method that a run names may not know it.
+        overrides: `section.key=value`, as on the command line; see `training.overrides`. `~section.key` takes a key of
+            the recipe out, as in Hydra: the other method that a run names may not know it.
         kind: Kind of the recipe, such as `pretrain`.
+        root: What the values will become.
 
     Raises:
         ConfigError: The overrides cannot be read.
         ValueError: There is no such recipe.
     """
-    values = OmegaConf.create(read_recipe(recipe, kind=kind))
-    for override in overrides:
-        if override.startswith("~"):
-            _remove(values, override[1:])
-    kept = [override for override in overrides if not override.startswith("~")]
-    merged = OmegaConf.merge(values, _parse_overrides(kept))
-    return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+    return overridden(read_recipe(recipe, kind=kind), overrides, root)
 
 
 def validate(section: type[S], values: Mapping[str, Any], complaint: str = "the configuration cannot be run") -> S:
@@ -97,8 +86,30 @@ def validate(section: type[S], values: Mapping[str, Any], complaint: str = "the 
         raise ConfigError(f"{complaint}:\n{found}") from None
 
 
+def lengthened(old: Configuration, new: Configuration) -> str | None:
+    """Say how a run that goes on becomes longer, or return None where its length stays.
+
+    Raises:
+        ConfigError: It would become shorter, or its length is counted in something else.
+    """
+    for key in LENGTH:
+        before, now = getattr(old, key), getattr(new, key)
+        if before == now:
+            continue
+        if before is None or now is None:
+            counted = "epochs" if old.steps is None else "steps"
+            raise ConfigError(f"the length of the run is counted in {counted}; make it longer with {counted}=N")
+        if now < before:
+            raise ConfigError(f"the run is {before} {key} long; it can go on for longer, not stop at {key}={now}")
+        return (
+            f"{key}: {before} -> {now}. Schedules end at the new length from here on: the weights become those of "
+            f"a run of {before} {key} that went on, not those of one that was of {now} from the start"
+        )
+    return None
+
+
 def parse_settings(section: type[S], assignments: Sequence[str], *, over: Mapping[str, Any] | None = None) -> S:
-    """Make one section of settings from `key=value` strings; values are YAML.
+    """Make one section of settings from `key=value` strings, read as overrides are.
 
     Args:
         section: What is made.
@@ -108,9 +119,7 @@ def parse_settings(section: type[S], assignments: Sequence[str], *, over: Mappin
     Raises:
         ConfigError: An unknown key, a wrong type or an impossible number; all of them are listed.
     """
-    merged = OmegaConf.merge(OmegaConf.create(dict(over or {})), _parse_overrides(assignments))
-    values = cast(dict[str, Any], OmegaConf.to_container(merged))
-    return validate(section, values, "these settings do not work")
+    return validate(section, overridden(over or {}, assignments, section), "these settings do not work")
 
 
 def did_you_mean(key: str, known: Sequence[str], *, prefix: Sequence[str] = ()) -> str:
@@ -121,49 +130,32 @@ def did_you_mean(key: str, known: Sequence[str], *, prefix: Sequence[str] = ()) 
     return f"; there are: {', '.join(known)}"
 
 
-def _remove(values: DictConfig, path: str) -> None:
-    section, _, key = path.rpartition(".")
-    parent = OmegaConf.select(values, section) if section else values
-    if not isinstance(parent, DictConfig) or key not in parent:
-        raise ConfigError(f"~{path} takes a key out that the recipe does not have")
-    del parent[key]
-
-
-def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
-    for override in overrides:
-        if "=" not in override.lstrip("="):
-            raise ConfigError(f"{override!r} is not an override; write section.key=value, e.g. engine.precision=bf16")
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"cannot read the overrides {list(overrides)}: {error}") from error
-
-
-def _explain(detail: Mapping[str, Any], values: Any, root: type[BaseModel]) -> str:
+def _explain(detail: Mapping[str, Any], values: Any, root: type[Settings]) -> str:
     """Say where in the configuration something is wrong, what is there, and what was meant or wanted."""
     path = [str(part) for part in detail["loc"]]
     where, message = ".".join(path), detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        known = list(_section(path[:-1], values, root).model_fields)
+        known = list(section_at(root, path[:-1], values).model_fields)
         return f"unknown key {where!r}{did_you_mean(path[-1], known, prefix=path[:-1])}"
     if detail["type"] == "missing":
         return f"{where}: missing; {message}"
     if not where or isinstance(detail["input"], Mapping):
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {detail['input']!r}"
+    remedy = "; text that looks like one needs quotes in YAML" if _is_a_number_for_text(detail) else ""
+    return f"{where}: {message}, got {detail['input']!r}{remedy}"
 
 
-def _section(path: Sequence[str], values: Any, root: type[BaseModel]) -> type[BaseModel]:
-    """Return the settings class that lies at `path` below `root`."""
-    section = root
-    for name in path:
-        if issubclass(section, Configuration) and (variant := section.variant(name, values)):
-            section = variant
-            continue
-        annotation = section.model_fields[name].annotation if name in section.model_fields else None
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        found = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not found:
-            return section
-        section = found[0]
-    return section
+def _is_a_number_for_text(detail: Mapping[str, Any]) -> bool:
+    return detail["type"] in ("string_type", "path_type") and isinstance(detail["input"], bool | int | float)
+
+
+__all__ = [
+    "LENGTH",
+    "ConfigError",
+    "Configuration",
+    "did_you_mean",
+    "lengthened",
+    "parse_settings",
+    "read_values",
+    "validate",
+]

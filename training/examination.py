@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from midway_hub.training.build import build_method
 from midway_hub.training.config import RunConfig
 from midway_hub.training.data.sources import build_source
@@ -17,6 +16,7 @@ from midway_hub.training.engine.processes import choose_accelerator, processes_w
 from midway_hub.training.methods import METHODS
 from midway_hub.training.plan import make_plan
 
+from midway_hub.devices import checked_device
 from midway_hub.video import available_readers
 
 
@@ -60,7 +60,7 @@ def examine_run(config: RunConfig, *, run_dir: Path, seconds: float, progress: C
     processes = processes_wanted(engine)
     source = build_source(data, seed=config.seed)
     plan = make_plan(config, items=len(source), world_size=processes)
-    device = torch.device(choose_accelerator(engine))
+    device = checked_device(choose_accelerator(engine))
     run = RunPlan(
         steps=plan.timeline.steps,
         pairs=plan.timeline.batch_size,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import yaml
+from midway_hub.training.engine.run_directory import read_config
 from midway_hub.training.recipes import kind_of
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from midway_hub.training.engine.loop import Outcome
     from midway_hub.training.engine.protocol import Trainable
     from midway_hub.training.plan import Plan
+    from midway_hub.training.settings import Settings
 
 TASKS = ("flow", "segmentation")
 KINDS = ("pretrain", *TASKS)
@@ -26,8 +27,8 @@ class Kind(Protocol):
         """Read a recipe, or a saved `config.yaml`."""
         ...
 
-    def run(self, config: Any, run_dir: Path) -> Outcome | None:
-        """Carry it out, from the start or from the last whole checkpoint."""
+    def run(self, config: Any, run_dir: Path, *, longer: bool = False) -> Outcome | None:
+        """Carry it out, from the start or from the last whole checkpoint; `longer`: of a shorter run, too."""
         ...
 
     def forecast(self, config: Any) -> Plan:
@@ -47,10 +48,10 @@ class Pretraining:
 
         return load_config(recipe, overrides)
 
-    def run(self, config: Any, run_dir: Path) -> Outcome | None:
+    def run(self, config: Any, run_dir: Path, *, longer: bool = False) -> Outcome | None:
         from midway_hub.training.pretraining import pretrain
 
-        return pretrain(config, run_dir)
+        return pretrain(config, run_dir, longer=longer)
 
     def forecast(self, config: Any) -> Plan:
         from midway_hub.training.pretraining import forecast
@@ -78,10 +79,10 @@ class Finetuning:
 
         return load_task_config(self.task, recipe, overrides)
 
-    def run(self, config: Any, run_dir: Path) -> Outcome | None:
+    def run(self, config: Any, run_dir: Path, *, longer: bool = False) -> Outcome | None:
         from midway_hub.training.tasks.running import finetune
 
-        return finetune(config, run_dir)
+        return finetune(config, run_dir, longer=longer)
 
     def forecast(self, config: Any) -> Plan:
         from midway_hub.training.tasks.running import forecast
@@ -105,6 +106,26 @@ def kind(name: str) -> Kind:
     return Pretraining() if name == "pretrain" else Finetuning(name)
 
 
+def settings_of(name: str) -> type[Settings]:
+    """Return what recipes of a kind become; of kinds that do not train, too."""
+    if name == "init":
+        from midway_hub.training.initialise import InitConfig
+
+        return InitConfig
+    if name == "chain":
+        from midway_hub.training.reproduce import Chain
+
+        return Chain
+    if name == "pretrain":
+        from midway_hub.training.config import RunConfig
+
+        return RunConfig
+    from midway_hub.training.tasks.config import CONFIGS
+
+    kind(name)
+    return CONFIGS[name]
+
+
 def kind_of_recipe(recipe: str) -> str:
     """Return the kind that a recipe is of.
 
@@ -125,5 +146,4 @@ def kind_of_run(run_dir: str | Path) -> str:
     config = Path(run_dir) / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"{run_dir} is not the directory of a run: it has no config.yaml")
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    return str(values.get("kind", "pretrain")) if isinstance(values, dict) else "pretrain"
+    return str(read_config(config).get("kind", "pretrain"))

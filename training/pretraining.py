@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from midway_hub.training.build import Parts, Probing, build_method, build_parts
 from midway_hub.training.config import RunConfig, parse_config
+from midway_hub.training.configuration import LENGTH
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.sources import build_source
 from midway_hub.training.data.views import contact_sheet, draw_views
+from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
-from midway_hub.training.export import export_run
+from midway_hub.training.export import export_run, set_export_aside
 from midway_hub.training.methods import METHODS, Method
 from midway_hub.training.plan import Plan, make_plan
 from midway_hub.training.report import write_report
@@ -33,12 +35,17 @@ MAY_CHANGE = (
 """Keys outside the engine's that a resumed run may change; the data's fingerprint is compared on its own."""
 
 
-def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
+VIDEO_INDEX = "video_index"
+"""Folder of a run's directory that keeps the videos' lists of frames; it may be deleted at any time."""
+
+
+def pretrain(config: RunConfig, run_dir: Path, *, longer: bool = False) -> Outcome | None:
     """Pretrain from the start or from the last whole checkpoint, then write report and weights.
 
     Args:
         config: The run.
         run_dir: Where everything is written.
+        longer: Go on with a run that was to be shorter, too; what it exported stays under the name of its step.
 
     Returns:
         How the run ended; None in every process but the first.
@@ -49,8 +56,18 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
     """
     fabric = make_fabric(config.engine)
     parts = build_parts(
-        config, rank=fabric.global_rank, world_size=fabric.world_size, pin_memory=fabric.device.type == "cuda"
+        config,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        pin_memory=fabric.device.type == "cuda",
+        index_cache=run_dir / VIDEO_INDEX,
     )
+
+    def on_open() -> None:
+        if longer:
+            set_export_aside(run_dir)
+        leave_for_report(config, parts, run_dir)
+
     outcome = train(
         parts.method,
         parts.batches,
@@ -62,8 +79,8 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
         seed=config.seed,
         alike=config.compat.same_seed_on_every_rank,
         probes=[Probing(config)] if config.probes.every_steps else [],
-        may_change=MAY_CHANGE,
-        on_open=lambda: leave_for_report(config, parts, run_dir),
+        may_change=(*MAY_CHANGE, *LENGTH) if longer else MAY_CHANGE,
+        on_open=on_open,
     )
     if not fabric.is_global_zero:
         return None
@@ -77,7 +94,7 @@ def pretrain(config: RunConfig, run_dir: Path) -> Outcome | None:
 def leave_for_report(config: RunConfig, parts: Parts, run_dir: Path) -> None:
     """Write what only a run's start knows: derived numbers with reasons, and pictures of a few samples."""
     derived = [dataclasses.asdict(number) for number in parts.plan.derived]
-    (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
+    replace_text(run_dir / "derived.json", json.dumps(derived, indent=2) + "\n")
     if (run_dir / "samples").exists():
         return
     (run_dir / "samples").mkdir()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from midway_hub.training.configuration import validate
 from midway_hub.training.engine.loop import Outcome
 from midway_hub.training.export import export_run
@@ -149,15 +147,10 @@ def _run(
         return None
     chosen: list[str] = [*stage.scales.get(scale or "", ()), *overrides]
     if stage.start is not None:
-        chosen.append(f"start.weights={_text(out / stage.start / 'export')}")
+        chosen.append(f"start.weights={out / stage.start / 'export'}")
     run = kind(stage.kind)
     progress(stage, "started")
     outcome = run.run(run.load(stage.recipe, chosen), run_dir)
     if outcome is not None:
         progress(stage, outcome.state)
     return outcome
-
-
-def _text(value: Any) -> str:
-    """Write a value as it stands after `key=`."""
-    return yaml.safe_dump(str(value), default_flow_style=True).removesuffix("\n...\n").strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
 from midway_hub.models._checks import normalise_layers
 from midway_hub.models.network import MidwayNetwork, Network
 
@@ -27,7 +28,7 @@ def cls_attention(net: MidwayNetwork, images: Tensor, *, block: int = -1, networ
 
     Raises:
         TypeError: `images` is not a tensor.
-        ValueError: As `MidwayNetwork.encode`; there is no such block.
+        ValueError: As `MidwayNetwork.encode`; there is no such block, or its attention is not finite.
     """
     (index,) = normalise_layers([block], net.config.depth)
     attention = net.encoder(network).blocks[index].attn
@@ -40,4 +41,5 @@ def cls_attention(net: MidwayNetwork, images: Tensor, *, block: int = -1, networ
     qkv = attention.qkv(entered[0]).unflatten(-1, (3, attention.num_heads, -1))
     queries, keys, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, 1+N, D / heads)
     weights = (queries[:, :, :1] * attention.scale @ keys.mT).softmax(dim=-1)
+    need_finite(weights, "the attention")
     return weights[:, :, 0, 1:].unflatten(-1, grid).unflatten(0, images.shape[:-3])

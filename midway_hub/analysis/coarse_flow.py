@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
+
 Rule = Literal["peak", "soft"]
 
 
@@ -28,7 +30,7 @@ def coarse_flow(
         (..., 2, h, w) in pixels from source to target, x to the right, then y downwards.
 
     Raises:
-        ValueError: The heatmaps are not of all patches, hold NaN, or a number or name is out of range.
+        ValueError: The heatmaps are not of all patches or not finite, or a number or name is out of range.
     """
     height, width = _checked_grid(heatmaps)
     if rule not in ("peak", "soft"):
@@ -90,6 +92,5 @@ def _checked_grid(heatmaps: Tensor) -> tuple[int, int]:
     shape = tuple(heatmaps.shape)
     if heatmaps.ndim < 3 or shape[-3] != shape[-2] * shape[-1]:
         raise ValueError(f"heatmaps must be those of all patches, (..., h·w, h, w), got {shape}")
-    if heatmaps.isnan().any():
-        raise ValueError("heatmaps hold NaN; a network with finite weights and features gives finite ones")
+    need_finite(heatmaps, "a heatmap")
     return shape[-2], shape[-1]

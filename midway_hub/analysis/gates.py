@@ -28,4 +28,5 @@ def without_gates(net: MidwayNetwork) -> MidwayNetwork:
     ungated = MidwayNetwork(config)
     kept = {key: value for key, value in net.state_dict().items() if ".gates." not in key}
     ungated.load_state_dict(kept, assign=True)
+    ungated.image_processor = net.image_processor
     return ungated.requires_grad_(False).train(net.training)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
+
 MOST_VALUES = 1_000_000
 """Rows that colour scales are found on at most; torch.quantile takes no more than 16 times as many."""
 
@@ -105,6 +107,5 @@ def _rows(features: Tensor) -> Tensor:
     """Return the features (D, h, w) of a frame's patches as rows (N, D), or refuse them."""
     if features.ndim != 3 or features.shape[0] < 3:
         raise ValueError(f"features of a frame must be (D, h, w) with D of at least 3, got {tuple(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError("features hold NaN or infinite values; colours need finite ones")
+    need_finite(features, "a frame's feature map")
     return features.flatten(1).T.float()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
 from midway_hub.analysis.tangents import CountedPush, Push, make_push
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.outputs import Motion
@@ -16,6 +17,11 @@ from midway_hub.outputs import Motion
 Measure = Literal["alignment", "gain"]
 Progress = Callable[[int, int], None]
 TINY = 1e-30
+
+
+def _tiny(dtype: torch.dtype) -> float:
+    """Return what lengths are divided by at least: in float16, 1e-30 is 0, and nothing over nothing is NaN."""
+    return max(TINY, torch.finfo(dtype).tiny)
 
 
 @torch.no_grad()
@@ -51,7 +57,7 @@ def perturbation_heatmaps(
         (len(tokens), h, w), between -1 and 1.
 
     Raises:
-        ValueError: A level, token or number is out of range, or the motion is not of one pair.
+        ValueError: A level, token or number is out of range, the motion is not of one pair, or heatmaps are not finite.
     """
     tokens, index = _checked(motion, tokens, level, draws=draws, chunk=chunk)
     generator = torch.Generator().manual_seed(seed)
@@ -64,10 +70,10 @@ def perturbation_heatmaps(
         for few in directions.split(chunk or push.chunk):
             moved = push(some + 1, few)[:, 1:]
             along = torch.bmm(moved, F.normalize(few, dim=1).repeat(len(some), 1)[..., None]).squeeze(-1)
-            cosines = along / torch.linalg.vector_norm(moved, dim=-1).clamp_min(TINY)
+            cosines = along / torch.linalg.vector_norm(moved, dim=-1).clamp_min(_tiny(refined.dtype))
             sums += cosines.unflatten(0, (len(some), len(few))).sum(dim=1)
         maps.append(sums / draws)
-    return torch.cat(maps).unflatten(1, motion.grid)
+    return _finished(maps, motion)
 
 
 @torch.no_grad()
@@ -102,7 +108,8 @@ def jacobian_heatmaps(
         (len(tokens), h, w); alignment lies between -1 and 1, gain is at least 0.
 
     Raises:
-        ValueError: A level, token, number or name is not there, or the motion is not of one pair.
+        ValueError: A level, token, number or name is not there, the motion is not of one pair, or heatmaps are not
+            finite.
     """
     if measure not in ("alignment", "gain"):
         raise ValueError(f"measure must be 'alignment' or 'gain', got {measure!r}")
@@ -120,8 +127,8 @@ def jacobian_heatmaps(
             trace += along.unflatten(0, (len(some), len(few))).sum(dim=1)
             square += torch.linalg.vector_norm(moved, dim=-1).square().unflatten(0, (len(some), len(few))).sum(dim=1)
         norm = (square / dim).sqrt()
-        maps.append(norm if measure == "gain" else trace / (dim * norm).clamp_min(TINY))
-    return torch.cat(maps).unflatten(1, motion.grid)
+        maps.append(norm if measure == "gain" else trace / (dim * norm).clamp_min(_tiny(refined.dtype)))
+    return _finished(maps, motion)
 
 
 def heatmaps_to_pixels(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -137,6 +144,13 @@ def heatmaps_to_pixels(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
     flat = heatmaps.reshape(-1, 1, *heatmaps.shape[-2:])
     large = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
     return large.reshape(*heatmaps.shape[:-2], *size)
+
+
+def _finished(maps: Sequence[Tensor], motion: Motion) -> Tensor:
+    """Join maps (t, N) of some tokens each to heatmaps (T, h, w)."""
+    heatmaps = torch.cat(list(maps)).unflatten(1, motion.grid)
+    need_finite(heatmaps, "a heatmap")
+    return heatmaps
 
 
 def _push(net: MidwayNetwork, motion: Motion, index: int, *, directions: int, progress: Progress | None) -> Push:

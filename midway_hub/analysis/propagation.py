@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
 from midway_hub.analysis.propagation_frames import Encoder, chained, encoded_frames
 from midway_hub.analysis.propagation_maps import label_seeds, read_labels
 from midway_hub.analysis.propagation_protocols import PropagationProtocol
@@ -32,7 +33,8 @@ def propagate_labels(
 
     Args:
         encode: Turns normalised frames (1, 3, H, W) of the protocol's size into features (1, D, h, w): those of a
-            network by `network_features`, or any other.
+            network by `network_features`, or any other. A `FrameEncoder` says how its frames are normalised and what
+            sizes it takes; for any other function, the protocol says so.
         frames: Frames of one size, each as for `midway_hub.processing.load_frame`.
         first_labels: (H, W) whole numbers from 0, of any object or class in any order; 255 where nothing is known,
             which is carried nowhere.
@@ -102,8 +104,7 @@ class _Labelled(NamedTuple):
 def _unit_features(features: Tensor, grid: tuple[int, ...]) -> Tensor:
     if features.ndim != 3 or tuple(features.shape[-2:]) != grid:
         raise ValueError(f"features must be (D, {grid[0]}, {grid[1]}) in every frame, got {tuple(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError("features hold NaN or infinite values; nothing can be propagated by them")
+    need_finite(features, "a frame's feature map")
     return F.normalize(features.detach().flatten(1).T.float(), dim=1)
 
 

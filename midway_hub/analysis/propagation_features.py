@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
 
-from midway_hub.analysis.propagation_frames import Encoder
+from midway_hub.analysis.propagation_frames import FrameEncoder
 from midway_hub.models.network import MidwayNetwork
 
 FeatureSource = Literal["teacher", "student", "backward"]
 SOURCES = ("teacher", "student", "backward")
 
 
-def network_features(net: MidwayNetwork, source: FeatureSource = "teacher", *, layer: int = -1) -> Encoder:
+def network_features(net: MidwayNetwork, source: FeatureSource = "teacher", *, layer: int = -1) -> FrameEncoder:
     """Return what turns normalised frames (B, 3, H, W) into features (B, D, h, w) of one layer of a network.
+
+    Frames are normalised as the network's checkpoint says, and of whole patches.
 
     Args:
         net: The network.
@@ -36,10 +39,10 @@ def network_features(net: MidwayNetwork, source: FeatureSource = "teacher", *, l
     def encode(frames: Tensor) -> Tensor:
         return net.encode(frames, layers=(layer,), network=source).layers[0]
 
-    return encode
+    return _of_frames(net, encode)
 
 
-def _backward_features(net: MidwayNetwork, layer: int) -> Encoder:
+def _backward_features(net: MidwayNetwork, layer: int) -> FrameEncoder:
     if not net.config.dynamics:
         raise ValueError("this checkpoint holds an encoder alone, no dynamics; take its teacher features")
     levels = tuple(net.config.levels)
@@ -54,4 +57,8 @@ def _backward_features(net: MidwayNetwork, layer: int) -> Encoder:
         patch = net.config.patch_size
         return found[:, 1:].transpose(1, 2).unflatten(2, (frames.shape[-2] // patch, frames.shape[-1] // patch))
 
-    return encode
+    return _of_frames(net, encode)
+
+
+def _of_frames(net: MidwayNetwork, encode: Callable[[Tensor], Tensor]) -> FrameEncoder:
+    return FrameEncoder(encode, net.image_processor.normalisation, multiple=net.config.patch_size)

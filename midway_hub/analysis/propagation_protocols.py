@@ -86,8 +86,9 @@ class PropagationProtocol:
         normalise: Whether each label's map is scaled to between 0 and 1 before the largest is taken.
         first_frame: What comes out for the first frame: its labels as `"given"`, or what is left of them as `"seeds"`.
         keypoint_patches: From how many patches the place of a keypoint is averaged.
-        image_mean: Subtracted from the frames, per RGB channel.
-        image_std: Divided by, per RGB channel.
+        image_mean: Subtracted from the frames, per RGB channel, of encoders that do not say how theirs are normalised.
+        image_std: Divided by, per RGB channel, likewise.
+        own_normalisation: Whether encoders that say how their frames are normalised get them so.
 
     Raises:
         ValueError: A number or name is out of range.
@@ -108,6 +109,7 @@ class PropagationProtocol:
     keypoint_patches: int
     image_mean: tuple[float, float, float] = IMAGENET_MEAN
     image_std: tuple[float, float, float] = IMAGENET_STD
+    own_normalisation: bool = True
 
     def __post_init__(self) -> None:
         choices = {
@@ -165,7 +167,9 @@ CropMAE's released code scores DAVIS at 480×880, where boundaries may be 9 pixe
 
 PROTOCOLS: dict[str, PropagationProtocol] = {
     "dino": DINO,
-    "dino_as_released": replace(DINO, name="dino_as_released", image_std=(0.228, 0.224, 0.225)),
+    "dino_as_released": replace(
+        DINO, name="dino_as_released", image_std=(0.228, 0.224, 0.225), own_normalisation=False
+    ),
     "cropmae": CROPMAE,
     "cropmae/vip": replace(CROPMAE, name="cropmae/vip", size=FrameSize("long", 880), top_k=10),
     "cropmae/jhmdb": replace(CROPMAE, name="cropmae/jhmdb", size=FrameSize("exact", (320, 320))),
@@ -193,6 +197,8 @@ def adjusted(protocol: PropagationProtocol, changes: Mapping[str, Any]) -> Propa
         if not isinstance(value, wanted):
             raise ValueError(f"{field} of {protocol.name} is {getattr(protocol, field)!r}; it cannot be {value!r}")
         changed: dict[str, Any] = {field: value, "name": f"{protocol.name}, {field}={changes[field]}"}
+        if field in ("image_mean", "image_std"):
+            changed["own_normalisation"] = False
         protocol = replace(protocol, **changed)
     return protocol
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
 from midway_hub.analysis import track_rules as rules
 from midway_hub.analysis.perturbation import perturbation_heatmaps
 from midway_hub.analysis.track_options import Method, TrackOptions
@@ -27,6 +28,9 @@ class EncodedFrame:
 
     Attributes:
         features: (N, D) of unit length: the teacher's last block, on the CPU.
+
+    Raises:
+        ValueError: The features are not finite.
     """
 
     def __init__(self, net: MidwayNetwork, pixels: Tensor, method: Method) -> None:
@@ -37,6 +41,7 @@ class EncodedFrame:
                 last = self.as_target[net.config.depth - 1][0, 1:]
             else:
                 last = net.encode(pixels, output_format="tokens").last[0, 1:]
+        need_finite(last, "a frame's feature map")
         self.features = F.normalize(last.float().cpu(), dim=1)
 
     @cached_property

@@ -13,7 +13,6 @@ from midway_hub.analysis.track_places import PatchPlaces, checked_points
 from midway_hub.analysis.tracker import EncodedFrame, Tracker
 from midway_hub.analysis.tracks import TrackedFrame
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import MidwayImageProcessor
 
 
 def track_points(
@@ -58,9 +57,7 @@ def track_points(
 def _tracked(
     net: MidwayNetwork, frames: Iterable[Any], points: np.ndarray, size: int | None, options: TrackOptions
 ) -> Iterator[TrackedFrame]:
-    processor = MidwayImageProcessor(
-        fit="pad" if size is None else "shortest", size=size, multiple=net.config.patch_size
-    )
+    processor = net.image_processor.with_short_side(size, multiple=net.config.patch_size)
     tracker: Tracker | None = None
     for frame in frames:
         inputs = processor([frame])

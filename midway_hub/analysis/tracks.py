@@ -11,6 +11,8 @@ from typing import Any, Self
 import numpy as np
 
 from midway_hub._durable import whole_file
+from midway_hub._regular import refuse_irregular
+from midway_hub._tensors import need_finite
 
 FORMAT = "midway-hub tracks 1"
 
@@ -85,13 +87,15 @@ class Tracks:
         """Write them as .npz (arrays by the names above) or .json (a list of points, each a list of frames).
 
         Raises:
-            ValueError: Another ending.
+            ValueError: Another ending, or positions or confidences that are not finite.
             OSError: It cannot be written.
         """
         path = checked_tracks_file(path)
+        need_finite(self.positions, "a track")
+        need_finite(self.confidence, "a track's confidence")
         with whole_file(path) as beside:
             if path.suffix.lower() == ".json":
-                beside.write_text(json.dumps(self._document()), encoding="utf-8")
+                beside.write_text(json.dumps(self._document(), allow_nan=False), encoding="utf-8")
             else:
                 header = np.array(json.dumps({"format": FORMAT, "about": dict(self.about)}))
                 np.savez_compressed(beside, allow_pickle=False, header=header, **self._arrays())
@@ -105,6 +109,7 @@ class Tracks:
             OSError: It cannot be read.
         """
         path = checked_tracks_file(path)
+        refuse_irregular(path)
         try:
             return cls._from_json(path) if path.suffix.lower() == ".json" else cls._from_npz(path)
         except OSError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
 from midway_hub.models.network import MidwayNetwork
 
 
@@ -39,7 +40,7 @@ def motion_latents(net: MidwayNetwork, frames: Iterable[Tensor], *, batch: int =
         One (b, M, Dm) per level, coarse to fine, of the next b pairs.
 
     Raises:
-        ValueError: A frame is unfit, or the network has no dynamics.
+        ValueError: A frame is unfit, the network has no dynamics, or motion is not finite.
     """
     held: list[Tensor] = []
     for frame in frames:
@@ -66,8 +67,7 @@ def motion_path(latents: Tensor, *, components: int = 2) -> MotionPath:
     """
     if latents.ndim != 3 or len(latents) < 2:
         raise ValueError(f"latents must be (T, M, Dm) of at least 2 moments, got {tuple(latents.shape)}")
-    if not torch.isfinite(latents).all():
-        raise ValueError("motion latents hold NaN or infinite values; a trajectory needs finite ones")
+    need_finite(latents, "the motion")
     rows = latents.flatten(1).double()
     centred = rows - rows.mean(dim=0)
     _, lengths, weights = torch.linalg.svd(centred, full_matrices=False)
@@ -109,4 +109,7 @@ def nearest_moments(distances: Tensor, *, count: int = 1, apart: int = 1) -> Ten
 
 def _latents(net: MidwayNetwork, frames: list[Tensor]) -> tuple[Tensor, ...]:
     stacked = torch.stack(frames)
-    return net.infer_motion(stacked[:-1], stacked[1:]).latents
+    latents = net.infer_motion(stacked[:-1], stacked[1:]).latents
+    for level in latents:
+        need_finite(level, "the motion")
+    return latents

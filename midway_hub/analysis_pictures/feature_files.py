@@ -102,7 +102,7 @@ def write_video_features(
     with open_video(video, reader=reader) as opened:
         clip = Clip(opened, every)
         total, sampled = len(clip.indices), []
-        for frame in clip.sample_frames(SAMPLES):
+        for _, frame in clip.sample_frames(SAMPLES):
             sampled.append(shown.read(frame))
             progress("colours", len(sampled), min(SAMPLES, total))
         facts = shown.settle(sampled)

@@ -17,7 +17,6 @@ from midway_hub.analysis_pictures.overlays import overlay_heat
 from midway_hub.analysis_pictures.sheets import captioned_sheet, stacked
 from midway_hub.drawing import scale_bar, strip
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import MidwayImageProcessor
 from midway_hub.processing.geometry import Geometry
 
 PANEL_WIDTH, PANELS_IN_A_ROW = 360, 3
@@ -58,9 +57,7 @@ class FeatureLook:
         if not -net.config.depth <= layer < net.config.depth:
             raise ValueError(f"layer {layer} does not exist: the encoder has blocks 0 to {net.config.depth - 1}")
         self._net, self._attention, self.layer = net, attention, layer % net.config.depth
-        self._processor = MidwayImageProcessor(
-            fit="pad" if size is None else "shortest", size=size, multiple=net.config.patch_size
-        )
+        self._processor = net.image_processor.with_short_side(size, multiple=net.config.patch_size)
         self._basis: PcaBasis | None = None
         self._top = 1.0
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from midway_hub.analysis_pictures.overlays import mark_box, mark_ring, overlay_heat
@@ -15,7 +14,7 @@ from midway_hub.analysis_pictures.touch import Point, Touch, touch_points
 from midway_hub.dense.writing import check_places, checked_picture, save_picture
 from midway_hub.drawing import scale_bar, strip
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import load_frame
+from midway_hub.picture_files import read_picture
 from midway_hub.video import open_video
 
 PANEL_WIDTH = 360
@@ -49,8 +48,7 @@ def read_pair(
             return [Image.fromarray(frame) for frame in video.get_frames(list(wanted))]
     if pair is not None:
         raise ValueError(f"a pair of frame numbers is picked from a video, got {len(paths)} images as well")
-    frames = [load_frame(path, name=f"image {path}").movedim(0, -1).numpy() for path in paths]
-    images = [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in frames]
+    images = [Image.fromarray(read_picture(path, "image")) for path in paths]
     if images[0].size != images[1].size:
         sizes = ", ".join(f"{path} {image.width}×{image.height}" for path, image in zip(paths, images, strict=True))
         raise ValueError(f"the two images must be of one size (width×height): {sizes}; resize one of them")

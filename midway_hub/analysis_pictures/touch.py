@@ -16,7 +16,6 @@ from midway_hub.analysis.perturbation import jacobian_heatmaps, perturbation_hea
 from midway_hub.analysis.track_places import PatchPlaces, checked_points
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.outputs import Motion
-from midway_hub.processing import MidwayImageProcessor
 
 Progress = Callable[[str, int, int], None]
 Point = tuple[float, float]
@@ -90,9 +89,7 @@ def touch_points(
     """
     if len(frames) != 2:
         raise ValueError(f"a touch goes from one frame to another, got {len(frames)} frames")
-    processor = MidwayImageProcessor(
-        fit="pad" if size is None else "shortest", size=size, multiple=net.config.patch_size
-    )
+    processor = net.image_processor.with_short_side(size, multiple=net.config.patch_size)
     inputs = processor(list(frames))
     places = PatchPlaces.of(inputs.geometry, net.config.patch_size)
     tokens = places.tokens(places.of_points(checked_points(points))).tolist()

@@ -18,7 +18,6 @@ from midway_hub.dense.clips import Clip
 from midway_hub.dense.writing import check_places, checked_picture, save_picture
 from midway_hub.drawing import heat_colours, scale_bar
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import MidwayImageProcessor
 from midway_hub.video import open_video
 
 MOST_MOMENTS = 4000
@@ -61,9 +60,7 @@ def write_trajectories(
     """
     place = checked_picture(out)
     check_places([video], [out])
-    processor = MidwayImageProcessor(
-        fit="pad" if size is None else "shortest", size=size, multiple=net.config.patch_size
-    )
+    processor = net.image_processor.with_short_side(size, multiple=net.config.patch_size)
     with open_video(video, reader=reader) as opened:
         clip = Clip(opened, every)
         total = len(clip.indices) - 1

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
-from midway_hub.processing import load_frame
+from midway_hub.picture_files import read_picture
 from midway_hub.video import open_video
 
 SHORT_SIDE = 720
@@ -89,8 +88,7 @@ class FramePair:
     def __init__(self, paths: Sequence[Path], names: Sequence[str]) -> None:
         if len(paths) != 2:
             raise ValueError(f"motion is between two frames, got {len(paths)} picture{'s' * (len(paths) != 1)}")
-        arrays = [load_frame(path, name=name).movedim(0, -1).numpy() for path, name in zip(paths, names, strict=True)]
-        images = [Image.fromarray((pixels * 255).round().astype(np.uint8)) for pixels in arrays]
+        images = [Image.fromarray(read_picture(path, name)) for path, name in zip(paths, names, strict=True)]
         if images[0].size != images[1].size:
             seen = " and ".join(
                 f"{name} {image.width}×{image.height}" for name, image in zip(names, images, strict=True)

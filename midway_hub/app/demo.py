@@ -21,7 +21,7 @@ from midway_hub.app.head_figures import flow_figure, segmentation_figure
 from midway_hub.app.page import Figure, write_page
 from midway_hub.drawing import scale_bar, strip
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import MidwayImageProcessor
+from midway_hub.processing import Geometry, MidwayImageProcessor
 from midway_hub.registry import DEFAULT_MODEL, get_entry, list_models
 from midway_hub.video import open_video
 
@@ -94,7 +94,7 @@ def _write_demo(
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     net = MidwayNetwork.from_pretrained(model, device=device)
-    processor = MidwayImageProcessor(fit="shortest", size=SHORT_SIDE, multiple=net.config.patch_size)
+    processor = net.image_processor.with_short_side(SHORT_SIDE, multiple=net.config.patch_size)
     spread, pair = read_clip(video, frames)
     figures = [_feature_figure(net, processor, spread, out, progress)]
     if net.config.dynamics:
@@ -172,10 +172,16 @@ def _heatmap_figure(
     caption = (
         f"Left, a patch of the frame at {pair.seconds[0]:.2f} s. Right, over the frame at {pair.seconds[1]:.2f} s, how "
         "much the network's prediction of every place there changes when that patch is touched (forward feature "
-        f"perturbation, {draws} draws), at each level from coarse to fine. The colours of a level share one scale."
+        f"perturbation, {draws} draws), {_of_levels(net)}"
     )
     scale = _save(scale_bar("level's highest"), out / "scale.png")
     return Figure("Where it went", caption, names, scale=scale)
+
+
+def _of_levels(net: MidwayNetwork) -> str:
+    if len(net.config.levels) == 1:
+        return f"at the network's one level, {net.config.levels[0]}. The colours share one scale."
+    return "at each level from coarse to fine. The colours of a level share one scale."
 
 
 def _heatmap_rows(pair: Clip, boxes: Sequence[Box], by_level: dict[int, np.ndarray]) -> Iterator[Image.Image]:
@@ -206,10 +212,10 @@ def textured_patches(frame: Image.Image, grid: tuple[int, int]) -> list[tuple[in
     return list(dict.fromkeys(chosen))
 
 
-def _at_frame_size(heat: Tensor, processor: MidwayImageProcessor, geometry: object) -> np.ndarray:
+def _at_frame_size(heat: Tensor, processor: MidwayImageProcessor, geometry: Geometry) -> np.ndarray:
     """Bring heatmaps (n, h, w) to the frames' size, (n, H, W)."""
     pair = heat[None].expand(2, -1, -1, -1)  # the geometry is that of two frames
-    return processor.undo(pair.cpu(), geometry, mode="bilinear")[0].numpy()  # type: ignore[arg-type]
+    return processor.undo(pair.cpu(), geometry, mode="bilinear")[0].numpy()
 
 
 def _box(row: int, column: int, grid: tuple[int, int], size: tuple[int, int]) -> Box:

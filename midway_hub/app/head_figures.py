@@ -9,15 +9,15 @@ import numpy as np
 from PIL import Image
 
 from midway_hub.app.page import Figure
-from midway_hub.dense.estimates import flow_between, labels_of
-from midway_hub.dense.flow_files import common_scale
+from midway_hub.class_notes import WORLD_HEADING, classes_note
+from midway_hub.dense.estimates import clip_flow, labels_of
+from midway_hub.dense.flow_files import common_scale, reach_notes
 from midway_hub.drawing import strip
 from midway_hub.flow_io import draw_arrows, flow_picture, flow_wheel
 from midway_hub.label_pictures import class_legend, most_common, overlay_labels
 from midway_hub.models.network import MidwayNetwork
 
 SHORT_SIDE = 384
-TILES = 2  # of a head that estimates flow in tiles, along the short side: motion must fit into one
 LISTED = 20
 
 Progress = Callable[[str, int, int], None]
@@ -39,7 +39,8 @@ def flow_figure(
         The figure, its pictures written.
     """
     progress("flow", 0, 1)
-    flow = demo_flow(net, pair)
+    (estimate,) = clip_flow(net, pair)
+    flow = estimate.flow
     progress("flow", 1, 1)
     largest = common_scale([flow])
     arrows = draw_arrows(pair[0], flow, largest=largest)
@@ -51,15 +52,10 @@ def flow_figure(
         f"{np.linalg.norm(flow, axis=2).max():.1f} pixels. The wheel's colours say where to and, full at its rim, how "
         f"far. An arrow as long as the space to the next one stands for {largest:.3g} pixels."
     )
+    if note := reach_notes(int(estimate.out_of_reach), 1, estimate.reach).get("note"):
+        caption += f" Note: {note}."
     says = f"wheel of the flow's directions; its rim is {largest:.3g} pixels"
     return Figure("How it moves", caption, ["flow.png"], scale="flow_wheel.png", scale_says=says)
-
-
-def demo_flow(net: MidwayNetwork, pair: Sequence[Image.Image]) -> np.ndarray:
-    """Estimate the flow between two frames, (H, W, 2) in pixels, at the resolution that suits the head."""
-    head = net.flow_head.config
-    seen = TILES * min(head.tile) if head.tiled else SHORT_SIDE
-    return flow_between(net, pair, size=min(seen, SHORT_SIDE, *pair[0].size))
 
 
 def segmentation_figure(
@@ -78,15 +74,18 @@ def segmentation_figure(
         The figure, its pictures written.
     """
     head, found, names = net.segmentation_head.config, [], []
+    note = classes_note(head.classes)
+    title = WORLD_HEADING if note else "classes"
     for done, frame in enumerate(frames):
         progress("classes", done, len(frames))
         found.append(labels_of(net, frame, size=min(SHORT_SIDE, *frame.size)))
         classes = overlay_labels(frame, found[-1], head.palette)
         names.append(f"classes_{done}.png")
-        strip([(f"frame at {seconds[done]:.2f} s", frame), ("classes", classes)]).save(out / names[-1])
+        strip([(f"frame at {seconds[done]:.2f} s", frame), (title, classes)]).save(out / names[-1])
     progress("classes", len(frames), len(frames))
     shown = most_common(np.stack(found), LISTED)
     class_legend(head.classes, head.palette, shown).save(out / "classes.png")
     caption = f"The class of every pixel, out of {len(head.classes)}. The list holds those that cover most."
-    says = "classes and their colours: " + ", ".join(head.classes[label] for label in shown)
-    return Figure("What it is", caption, names, scale="classes.png", scale_says=says)
+    says = f"{title} and their colours: " + ", ".join(head.classes[label] for label in shown)
+    heading = "What it would be in a synthetic world" if note else "What it is"
+    return Figure(heading, caption, names, scale="classes.png", scale_says=says, warning=note)

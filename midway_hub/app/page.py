@@ -34,6 +34,7 @@ class Figure:
         pictures: File names.
         scale: File name of the colour scale, if the pictures have one.
         scale_says: What the colour scale shows, for those who do not see it.
+        warning: What readers must know before they look, if anything.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Figure:
     pictures: Sequence[str]
     scale: str | None = None
     scale_says: str = "colour scale from 0 to the highest value"
+    warning: str | None = None
 
 
 def write_page(
@@ -76,8 +78,9 @@ def _figure(figure: Figure) -> str:
         for index, name in enumerate(figure.pictures)
     )
     scale = f"<img src='{escape(figure.scale)}' alt='{escape(figure.scale_says)}'>" if figure.scale else ""
+    warning = f"<p class='warning'>{escape(figure.warning)}</p>" if figure.warning else ""
     layout = "pairs" if figure.scale is None else "rows"
     return (
-        f"<section><h2>{escape(figure.title)}</h2><p>{escape(figure.caption)}</p>"
+        f"<section><h2>{escape(figure.title)}</h2>{warning}<p>{escape(figure.caption)}</p>"
         f"<figure>{scale}<div class='{layout}'>{images}</div></figure></section>"
     )

@@ -16,7 +16,6 @@ from midway_hub.analysis.perturbation import heatmaps_to_pixels, perturbation_he
 from midway_hub.dense.writing import Progress, no_progress
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.outputs import Motion
-from midway_hub.processing import MidwayImageProcessor
 
 SHORT_SIDE = 224
 DRAWS = 6
@@ -41,7 +40,7 @@ class Pair:
     def __init__(self, net: MidwayNetwork, frames: Sequence[Image.Image]) -> None:
         self.net, self.frames, self.size = net, list(frames), frames[0].size
         self._patch = net.config.patch_size
-        inputs = MidwayImageProcessor(fit="shortest", size=SHORT_SIDE, multiple=self._patch)(self.frames)
+        inputs = net.image_processor.with_short_side(SHORT_SIDE, multiple=self._patch)(self.frames)
         self._pixels = inputs["pixel_values"]
         self._fitted, self._model_size = inputs.geometry.placements[0].resized, inputs.geometry.model_size
         self.grid = (-(-self._fitted[0] // self._patch), -(-self._fitted[1] // self._patch))

@@ -142,7 +142,9 @@ class TorchArchive:
         if not count:
             return torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
         flat = torch.frombuffer(raw, dtype=DTYPES[stored.dtype])
-        return flat.as_strided(stored.shape, stored.stride, stored.offset).clone(memory_format=torch.contiguous_format)
+        view = flat.as_strided(stored.shape, stored.stride, stored.offset)
+        tensor = view.clone(memory_format=torch.contiguous_format)
+        return tensor.neg_() if stored.negated else tensor
 
     def _read_directory(self) -> dict[str, zipfile.ZipInfo]:
         try:

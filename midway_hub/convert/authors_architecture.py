@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from midway_hub.config import MidwayConfig
 from midway_hub.convert.authors_layout import LEVELS, Shape, their_name
 from midway_hub.convert.records import ConversionError, Global, printable, unwrap
+from midway_hub.sizes import count_blocks
 
 logger = logging.getLogger("midway_hub")
 
@@ -84,9 +84,7 @@ def _checked(shape: Shape | None, name: str, dimensions: int) -> Shape:
 
 def _count(shapes: Mapping[str, Shape], prefix: str) -> int:
     """Number of blocks: one more than the highest number after `prefix`."""
-    pattern = re.compile(prefix + r"(\d{1,9})\.")
-    indices = [int(match[1]) for match in map(pattern.match, shapes) if match]
-    count = max(indices, default=0) + 1
+    count = max(1, count_blocks(shapes, prefix))
     if count > len(shapes):
         raise ConversionError(f"block numbers go up to {count - 1}, more than the {len(shapes)} tensors can stand for")
     return count

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from midway_hub._regular import refuse_irregular
 from midway_hub._version import __version__
 from midway_hub.config import MidwayConfig
 from midway_hub.convert.archive import DTYPES, TorchArchive, nbytes, numel
@@ -26,6 +27,7 @@ from midway_hub.convert.authors_layout import (
     reason_to_drop,
     their_name,
 )
+from midway_hub.convert.authors_training import read_training
 from midway_hub.convert.publish import check_destination, published, write_tensors
 from midway_hub.convert.records import ConversionError, Record, StoredTensor, printable
 from midway_hub.processing import MidwayImageProcessor
@@ -47,6 +49,7 @@ class ConversionReport:
         parameters: Numbers of parameters: `encoder` (one network), `dynamics` (trained ones only), `stored` (all).
         tensors: sha256 of each tensor's bytes, by our key.
         source: Name, sha256 and size in bytes of the checkpoint: `file`, `sha256`, `bytes`.
+        training: What the checkpoint says of its batch, rate, processes and length (`read_training`).
         seconds: Time that the conversion took.
     """
 
@@ -57,6 +60,7 @@ class ConversionReport:
     parameters: dict[str, int]
     tensors: dict[str, str]
     source: dict[str, str | int]
+    training: dict[str, Any]
     seconds: float
 
 
@@ -90,6 +94,7 @@ def convert_checkpoint(
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
+        IrregularFileError: It is a pipe or a device.
         UnsafePickleError: The checkpoint asks to run something; the message names it, and nothing was run.
         ConversionError: The file is no checkpoint or damaged, its keys or shapes are not those of a Midway Network, a
             tensor holds NaN or infinity, or `out_dir` cannot be written.
@@ -98,6 +103,7 @@ def convert_checkpoint(
     source, folder = Path(source_pth).expanduser(), Path(out_dir).expanduser()
     if not source.exists():
         raise FileNotFoundError(f"There is no file {source}")
+    refuse_irregular(source)
     check_destination(folder, overwrite=overwrite)
     with TorchArchive(source) as archive:
         checkpoint = archive.load()
@@ -118,6 +124,7 @@ def convert_checkpoint(
                 parameters=_parameters(plan.tensors),
                 tensors=dict(sorted(tensors.items())),
                 source=origin,
+                training=read_training(checkpoint, archive.read),
                 seconds=time.perf_counter() - started,
             )
             plan.config.save_pretrained(staging)
@@ -251,6 +258,7 @@ def _write_record(path: Path, report: ConversionReport) -> None:
         "source": report.source,
         "heads": heads,
         "parameters": report.parameters,
+        "training": report.training,
         "mapped": report.mapped,
         "dropped": report.dropped,
         "sha256": report.tensors,

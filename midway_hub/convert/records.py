@@ -52,13 +52,17 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor that was not read yet: a strided view of a storage. Lengths and offsets count elements."""
+    """A tensor that was not read yet: a strided view of a storage. Lengths and offsets count elements.
+
+    `negated` is torch's lazy negation: the storage holds the numbers with their signs turned.
+    """
 
     storage: Storage
     dtype: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
+    negated: bool = False
 
 
 # What pickles of Python 3 at protocol 2 write for modules that were renamed since Python 2.
@@ -147,7 +151,23 @@ def _tensor(function: Global, arguments: tuple[Any, ...]) -> StoredTensor:
         dtype = _DTYPES.get(storage.type.name, storage.type.name.removesuffix("Storage").lower())
     if not (_are_lengths((offset,)) and _are_lengths(shape) and _are_lengths(stride) and len(shape) == len(stride)):
         raise TypeError("a tensor's offset, shape or stride is not made of whole numbers")
-    return StoredTensor(storage, dtype, tuple(shape), tuple(stride), offset)
+    return StoredTensor(storage, dtype, tuple(shape), tuple(stride), offset, _is_negated(function, arguments))
+
+
+def _is_negated(function: Global, arguments: tuple[Any, ...]) -> bool:
+    """Whether what torch wrote beside a tensor says that its signs are turned; anything else there is refused."""
+    place = {"_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}.get(function.name, len(arguments))
+    bits = arguments[place] if place < len(arguments) else None
+    if bits is None:
+        return False
+    if not isinstance(bits, dict) or not all(name in ("neg", "conj") and type(on) is bool for name, on in bits.items()):
+        raise ConversionError("a tensor carries notes that no version of torch is known to write; wanted neg and conj")
+    if bits.get("conj"):
+        raise ConversionError(
+            "a tensor is the conjugate of its storage, which is a matter of complex numbers; wanted floating-point "
+            "ones. Save it anew: `tensor.resolve_conj()`"
+        )
+    return bits.get("neg", False)
 
 
 def _are_lengths(values: object) -> bool:

@@ -30,6 +30,8 @@ from midway_hub.convert.records import (
 
 MAX_PICKLE_BYTES = 16 << 20  # the largest release needs less than one MiB; its tensors are not inside the pickle
 
+MAX_INTEGER_BITS = 1024
+
 
 class _Interpreter:
     """The pickle machine's stack, marks and memo. One method per opcode that is more than a value."""
@@ -58,6 +60,7 @@ class _Interpreter:
         for opcode, argument, _ in pickletools.genops(data):
             name = opcode.name
             if name in self.values:
+                _check_length(argument)
                 self.stack.append(argument)
             elif name in self.constants:
                 self.stack.append(self.constants[name]())
@@ -205,6 +208,15 @@ class _Interpreter:
                 self.stack.append(Storage(key, kind, numel))
             case _:
                 raise refusal("fetch something else than a tensor's storage from outside itself")
+
+
+def _check_length(value: object) -> None:
+    """Refuse a whole number that takes long to hash, compare or print: one may be named in a million places."""
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        raise ConversionError(
+            f"the pickle holds a whole number of {value.bit_length()} bits; wanted at most {MAX_INTEGER_BITS}, which "
+            "no checkpoint comes near"
+        )
 
 
 def load_data(data: bytes) -> Any:

@@ -42,24 +42,11 @@ class Clip:
         for _, frames in self._video.iterate(0, len(self._video), self._every, BATCH):
             yield from frames
 
-    def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield all pairs of frames that follow each other."""
-        earlier: np.ndarray | None = None
-        for frame in self.frames():
-            if earlier is not None:
-                yield earlier, frame
-            earlier = frame
-
-    def sample_frames(self, count: int) -> Iterator[np.ndarray]:
-        """Yield at most `count` frames spread over the clip."""
+    def sample_frames(self, count: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield at most `count` frames spread over the clip, with their numbers in the video."""
         for position in _spread(len(self.indices), count):
-            yield self._video.get_frames([self.indices[position]])[0]
-
-    def sample_pairs(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield at most `count` of the pairs, spread over the clip."""
-        for position in _spread(len(self.indices) - 1, count):
-            first, second = self._video.get_frames(self.indices[position : position + 2])
-            yield first, second
+            number = self.indices[position]
+            yield number, self._video.get_frames([number])[0]
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from midway_hub.dense.clips import Clip
-from midway_hub.dense.estimates import flow_between
+from midway_hub.dense.colour_scale import ColourScale, common_length, vector_lengths
+from midway_hub.dense.estimates import clip_flow
+from midway_hub.dense.propagated_files import open_frames
 from midway_hub.dense.writing import (
     PICTURE_SUFFIXES,
-    SAMPLES,
     Progress,
     check_places,
     checked_picture,
@@ -25,8 +26,7 @@ from midway_hub.drawing import inset
 from midway_hub.flow_io import FLOW_SUFFIXES, draw_arrows, flow_picture, flow_wheel, write_flow
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.processing import load_frame
-from midway_hub.video import open_video
-from midway_hub.video.writer import write_video
+from midway_hub.video.writer import check_video_ending, write_video
 
 WHEEL_SHARE, LEAST_WHEEL, LARGEST_WHEEL = 0.3, 64, 220
 
@@ -36,26 +36,34 @@ class FlowLook:
     """How flow is shown.
 
     Attributes:
-        largest: Length in pixels of the full colours; default: what 99% of the pixels stay below.
+        largest: Length in pixels of the full colours; default: what 99% of the pixels stay below; of clips, as
+            `ColourScale` says.
         arrows: Whether arrows are drawn over the colours.
         legend: Whether a wheel in a corner explains the colours.
+        beside: Whether the source frame is shown to the left of its flow.
     """
 
     largest: float | None = None
     arrows: bool = False
     legend: bool = True
+    beside: bool = False
 
     def __post_init__(self) -> None:
         if self.largest is not None and not 0 < self.largest < float("inf"):
             raise ValueError(f"the scale of flow pictures must be a positive number of pixels, got {self.largest}")
 
-    def picture(self, flow: np.ndarray, largest: float) -> Image.Image:
-        """Draw flow (H, W, 2) under a fixed maximum; the picture has the flow's size."""
+    def picture(self, flow: np.ndarray, largest: float, frame: np.ndarray) -> Image.Image:
+        """Draw the flow (H, W, 2) of a frame (H, W, 3) uint8 under a fixed maximum, at its size or twice its width."""
         drawn = flow_picture(flow, largest=largest)
         if self.arrows:
             drawn = draw_arrows(drawn, flow, largest=largest)
         size = min(round(WHEEL_SHARE * min(drawn.size)), LARGEST_WHEEL)
-        return inset(drawn, flow_wheel(largest, size=size)) if self.legend and size >= LEAST_WHEEL else drawn
+        if self.legend and size >= LEAST_WHEEL:
+            drawn = inset(drawn, flow_wheel(largest, size=size))
+        return Image.fromarray(np.concatenate([frame, np.asarray(drawn)], axis=1)) if self.beside else drawn
+
+
+DEFAULT_LOOK = FlowLook()
 
 
 def write_pair_flow(
@@ -65,7 +73,7 @@ def write_pair_flow(
     *,
     kitti: bool = False,
     picture: str | Path | None = None,
-    look: FlowLook = FlowLook(),
+    look: FlowLook = DEFAULT_LOOK,
     **estimation: Any,
 ) -> dict[str, Any]:
     """Write the flow from one image to another: as numbers, as a picture, or both.
@@ -80,7 +88,8 @@ def write_pair_flow(
         **estimation: `size`, `tile` and `overlap`, as for `flow_between`.
 
     Returns:
-        What was written, and the longest and the mean flow in pixels.
+        What was written, the longest and the mean flow in pixels, and how far the network reaches at this size; a
+        `note` where motion probably went further.
 
     Raises:
         ValueError: An ending that is unknown or contradicts `kitti`, images of two sizes; and as `flow_between`.
@@ -89,13 +98,15 @@ def write_pair_flow(
     as_numbers = _holds_numbers(Path(out), kitti=kitti)
     check_places(images, (out, picture))
     pictures = [checked_picture(path) for path in (None if as_numbers else out, picture) if path is not None]
-    flow = flow_between(net, _same_size(images), **estimation)
+    frames = load_pair(images)
+    (estimate,) = clip_flow(net, frames, **estimation)
+    flow = estimate.flow
     largest = common_scale([flow]) if look.largest is None else look.largest
     if as_numbers:
         write_flow(out, flow)
     for path in pictures:
-        save_picture(look.picture(flow, largest), path)
-    lengths = np.linalg.norm(flow, axis=2)
+        save_picture(look.picture(flow, largest, as_pixels(frames[0])), path)
+    lengths = vector_lengths(flow)
     return {
         "out": str(out),
         "holds": "flow in pixels" if as_numbers else f"colours, full at {largest:.3g} pixels",
@@ -104,6 +115,8 @@ def write_pair_flow(
         "width": flow.shape[1],
         "mean_flow": round(float(lengths.mean()), 3),
         "longest_flow": round(float(lengths.max()), 3),
+        "reach": round(estimate.reach, 1),
+        **reach_notes(int(estimate.out_of_reach), 1, estimate.reach),
     }
 
 
@@ -114,58 +127,79 @@ def write_video_flow(
     *,
     every: int = 1,
     reader: str = "auto",
-    look: FlowLook = FlowLook(),
+    look: FlowLook = DEFAULT_LOOK,
     progress: Progress = no_progress,
     **estimation: Any,
 ) -> dict[str, Any]:
-    """Write the flow of a video as a video of colours on one scale.
+    """Write the flow of a video as a video of colours, in one pass: frames are read and encoded once.
 
     Args:
         net: A network with a flow head.
-        video: A video file.
-        out: An .mp4. Its n-th picture is the flow from the n-th kept frame to the next.
+        video: A video file, or a folder of pictures named by their numbers.
+        out: An .mp4, .webm or .gif. Its n-th picture is the flow from the n-th kept frame to the next.
         every: Take every k-th frame.
         reader: Video reader, or "auto".
-        look: How the pictures look. Without `largest`, the scale is found on pairs spread over the video.
+        look: How the pictures look. Without `largest`, their scale follows the motion, see `ColourScale`.
         progress: Called with what is being done, and how much of it.
         **estimation: As for `write_pair_flow`.
 
     Returns:
-        What was written.
+        What was written, the scale of the colours, and how far the network reaches at this size; a `note` where motion
+        probably went further.
 
     Raises:
-        ValueError: Not an .mp4, fewer than two frames; and as `flow_between`.
+        ValueError: Another ending, fewer than two frames; and as `clip_flow`.
         VideoError: The video cannot be read.
         OSError: It cannot be written.
     """
+    check_video_ending(Path(out))
     check_places([video], [out])
-    with open_video(video, reader=reader) as opened:
-        clip = Clip(opened, every)
-        total = len(clip.indices) - 1
+    net.require_flow_head()
+    with open_frames(video, start=0, every=every, reader=reader) as clip:
+        total, fps = len(clip.names) - 1, clip.fps / every
         if total < 1:
-            raise ValueError(f"{video} has {len(opened)} frames, of which every {every} gives one; flow needs two")
-        largest = _clip_scale(net, clip, progress, estimation) if look.largest is None else look.largest
+            raise ValueError(f"{video} has too few frames: every {every} of them gives one; flow needs two")
+        scale, reach, beyond = ColourScale(look.largest), 0.0, 0
 
         def pictures() -> Iterator[np.ndarray]:
-            for pair in clip.pairs():
-                yield np.asarray(look.picture(flow_between(net, pair, **estimation), largest))
+            nonlocal reach, beyond
+            shown, seen = tee(clip.frames)
+            for frame, estimate in zip(shown, clip_flow(net, seen, **estimation), strict=False):
+                reach, beyond = estimate.reach, beyond + estimate.out_of_reach
+                yield np.asarray(look.picture(estimate.flow, scale.of(estimate.flow), frame))
 
-        done = write_video(out, pictures(), fps=clip.fps, progress=lambda done: progress("flow", done, total))
-    scale = float(f"{largest:.4g}")
-    return {"out": str(out), "pairs": done, "fps": round(clip.fps, 3), "colours_full_at": scale, **clip.notes}
+        done = write_video(out, pictures(), fps=fps, progress=lambda done: progress("flow", done, total))
+    facts = {"out": str(out), "pairs": done, "fps": round(fps, 3), **scale_facts(scale), "reach": round(reach, 1)}
+    return {**facts, **reach_notes(beyond, done, reach, clip.note)}
+
+
+def scale_facts(scale: ColourScale) -> dict[str, Any]:
+    """Say what the full colours of a clip stand for at its end, and from which pair on they stood for what."""
+    grew = {"colours_grew": {f"from pair {pair}": step for pair, step in scale.steps.items()}}
+    return {"colours_full_at": float(f"{scale.largest:.4g}"), **(grew if len(scale.steps) > 1 else {})}
+
+
+def reach_notes(beyond: int, pairs: int, reach: float, *notes: str) -> dict[str, str]:
+    """Make the `note` of what users should know: of how many pairs the motion was probably out of reach, and more."""
+    said = [note for note in notes if note]
+    if beyond:
+        which = "this pair" if pairs == 1 else f"{beyond} of {pairs} pairs"
+        said.append(
+            f"motion was probably out of reach in {which}, and the flow there is wrong: at this size the network tells "
+            f"motion of up to about {reach:.0f} pixels; a smaller size (--size) reaches further, and so do frames that "
+            "are nearer to each other in time"
+        )
+    return {"note": "; ".join(said)} if said else {}
 
 
 def common_scale(flows: Sequence[np.ndarray]) -> float:
     """Return the length in pixels that 99% of the pixels of every flow (H, W, 2) stay below, at least 1."""
-    return max(1.0, *(float(np.percentile(np.linalg.norm(flow, axis=2), 99)) for flow in flows))
+    return max(1.0, *map(common_length, flows))
 
 
-def _clip_scale(net: MidwayNetwork, clip: Clip, progress: Progress, estimation: dict[str, Any]) -> float:
-    scales, count = [], min(SAMPLES, len(clip.indices) - 1)
-    for pair in clip.sample_pairs(SAMPLES):
-        scales.append(common_scale([flow_between(net, pair, **estimation)]))
-        progress("scale", len(scales), count)
-    return max(scales)
+def as_pixels(frame: Any) -> np.ndarray:
+    """Turn a frame (3, H, W) in [0, 1] into (H, W, 3) uint8."""
+    return (frame.movedim(0, -1).numpy() * 255).round().astype(np.uint8)
 
 
 def _holds_numbers(out: Path, *, kitti: bool) -> bool:
@@ -180,7 +214,8 @@ def _holds_numbers(out: Path, *, kitti: bool) -> bool:
     return True
 
 
-def _same_size(images: Sequence[str | Path]) -> list[Any]:
+def load_pair(images: Sequence[str | Path]) -> list[Any]:
+    """Read two images, (3, H, W) in [0, 1] each; a ValueError says where they are not of one size."""
     frames = [load_frame(path, name=f"image {path}") for path in images]
     sizes = [f"{path} {frame.shape[-2]}×{frame.shape[-1]}" for path, frame in zip(images, frames, strict=True)]
     if any(frame.shape != frames[0].shape for frame in frames):

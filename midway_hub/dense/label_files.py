@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from midway_hub._durable import no_empty_folder
+from midway_hub.class_notes import are_of_worlds, classes_note
 from midway_hub.dense.clips import Clip
 from midway_hub.dense.estimates import labels_of
-from midway_hub.dense.writing import SAMPLES, Progress, check_places, checked_picture, no_progress, save_picture
+from midway_hub.dense.writing import (
+    SAMPLES,
+    Progress,
+    check_places,
+    checked_picture,
+    folder_of_one_run,
+    no_progress,
+    save_picture,
+)
 from midway_hub.drawing import inset
 from midway_hub.heads import SegmentationHeadConfig
 from midway_hub.label_pictures import LINE, Palette, class_legend, label_map, most_common, overlay_labels
@@ -31,15 +41,18 @@ class LabelLook:
     Attributes:
         opacity: Share of the classes' colours over the frame, 0 to 1.
         legend: Whether a corner lists the classes that cover most.
+        beside: Whether the frame is shown to the left of its classes.
     """
 
     opacity: float = 0.6
     legend: bool = True
+    beside: bool = False
 
     def picture(self, frame: np.ndarray, labels: np.ndarray, palette: Palette, legend: Image.Image) -> Image.Image:
-        """Draw labels (H, W) over a frame (H, W, 3) uint8; the picture has the frame's size."""
+        """Draw labels (H, W) over a frame (H, W, 3) uint8, at its size or at twice its width."""
         drawn = overlay_labels(Image.fromarray(frame), labels, palette, opacity=self.opacity)
-        return inset(drawn, legend) if self.legend else drawn
+        drawn = inset(drawn, legend) if self.legend else drawn
+        return Image.fromarray(np.concatenate([frame, np.asarray(drawn)], axis=1)) if self.beside else drawn
 
 
 def write_image_labels(
@@ -62,7 +75,7 @@ def write_image_labels(
         **estimation: `size` and `slide`, as for `labels_of`.
 
     Returns:
-        What was written, and the share of every class.
+        What was written, the share of every class, and what users must know of the classes, if anything.
 
     Raises:
         ValueError: An unknown ending; and as `labels_of`.
@@ -83,6 +96,7 @@ def write_image_labels(
         "height": labels.shape[0],
         "width": labels.shape[1],
         "classes": {head.classes[n]: round(float((labels == n).mean()), 4) for n in most_common(labels, LISTED)},
+        **_meaning(head),
     }
 
 
@@ -103,11 +117,13 @@ def write_video_labels(
     Args:
         net: A network with a segmentation head.
         video: A video file.
-        out: An .mp4.
-        labels_out: Folder for the label maps, if any: one .png per frame, named by its number.
+        out: An .mp4, .webm or .gif.
+        labels_out: Folder for the label maps, if any: one .png per frame, named by its number. It may hold no other
+            .png than those that are written over.
         every: Take every k-th frame.
         reader: Video reader, or "auto".
-        look: How the pictures look. The legend lists what covers most of frames spread over the video.
+        look: How the pictures look. The legend lists what covers most of frames spread over the video, whose classes
+            are told once.
         progress: Called with what is being done, and how much of it.
         **estimation: As for `write_image_labels`.
 
@@ -115,26 +131,27 @@ def write_video_labels(
         What was written.
 
     Raises:
-        ValueError: Not an .mp4; and as `labels_of`.
+        ValueError: Not an .mp4, a folder with maps of another run; and as `labels_of`.
         VideoError: The video cannot be read.
         OSError: It cannot be written.
     """
     folder = None if labels_out is None else Path(labels_out)
     check_places([video], (out, labels_out))
-    with open_video(video, reader=reader) as opened:
+    with no_empty_folder(folder or Path(out).parent), open_video(video, reader=reader) as opened:
         clip = Clip(opened, every)
-        sampled = []
-        for frame in clip.sample_frames(SAMPLES):
+        if folder is not None:
+            folder_of_one_run(folder, (f"{number:06d}.png" for number in clip.indices))
+        sampled, known = [], {}
+        for number, frame in clip.sample_frames(SAMPLES):
             sampled.append(labels_of(net, frame, **estimation))
+            known[number] = sampled[-1]
             progress("legend", len(sampled), min(SAMPLES, len(clip.indices)))
         head = net.segmentation_head.config
         legend = _legend(head, sampled)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
 
         def pictures() -> Iterator[np.ndarray]:
             for number, frame in zip(clip.indices, clip.frames(), strict=True):
-                labels = labels_of(net, frame, **estimation)
+                labels = known.pop(number) if number in known else labels_of(net, frame, **estimation)
                 if folder is not None:
                     save_picture(label_map(labels, head.palette), folder / f"{number:06d}.png")
                 yield np.asarray(look.picture(frame, labels, head.palette, legend))
@@ -142,14 +159,19 @@ def write_video_labels(
         total = len(clip.indices)
         done = write_video(out, pictures(), fps=clip.fps, progress=lambda done: progress("classes", done, total))
     written = {"out": str(out), "labels": None if folder is None else str(folder)}
-    return {**written, "frames": done, "fps": round(clip.fps, 3), **clip.notes}
+    return {**written, "frames": done, "fps": round(clip.fps, 3), **clip.notes, **_meaning(head)}
+
+
+def _meaning(head: SegmentationHeadConfig) -> dict[str, str]:
+    note = classes_note(head.classes)
+    return {"meaning": note} if note else {}
 
 
 def _legend(head: SegmentationHeadConfig, labels: Sequence[np.ndarray]) -> Image.Image:
     """List the classes that cover most, as many as half the frame's height holds."""
     height, width = labels[0].shape
     font_size = max(10, min(height, width) // 36)
-    room = max(1, min(LISTED, int(0.5 * height / (LINE * font_size))))
+    room = max(1, min(LISTED, int(0.5 * height / (LINE * font_size)) - are_of_worlds(head.classes)))  # its heading
     return class_legend(head.classes, head.palette, most_common(np.stack(labels), room), font_size=font_size)
 
 

@@ -13,17 +13,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from midway_hub._durable import no_empty_folder
 from midway_hub.analysis.propagation import propagate_labels
 from midway_hub.analysis.propagation_frames import Encoder
 from midway_hub.analysis.propagation_pictures import object_legend_names, object_palette, overlay_objects
 from midway_hub.analysis.propagation_protocols import PropagationProtocol
+from midway_hub.dense.clips import Clip
 from midway_hub.dense.label_files import LISTED, LabelLook
-from midway_hub.dense.writing import Progress, check_places, no_progress, save_picture
+from midway_hub.dense.writing import Progress, check_places, folder_of_one_run, no_progress, save_picture
 from midway_hub.drawing import inset
 from midway_hub.extraction.sources import IMAGE_SUFFIXES
-from midway_hub.heads import IGNORE
+from midway_hub.frame_names import one_series
+from midway_hub.label_maps import object_numbers, read_binary_mask, read_label_map
 from midway_hub.label_pictures import LINE, class_legend, label_map
-from midway_hub.processing import load_frame
+from midway_hub.picture_files import read_picture
 from midway_hub.video import open_video
 from midway_hub.video.writer import write_video
 
@@ -42,11 +45,13 @@ class FrameSource:
         frames: (H, W, 3) uint8 each, read one after the other.
         names: What each frame's label map is called.
         fps: Frames per second.
+        note: What users should know of the video: where it was cut off; usually empty.
     """
 
     frames: Iterable[np.ndarray]
     names: Sequence[str]
     fps: float
+    note: str = ""
 
 
 def write_propagated(
@@ -56,6 +61,7 @@ def write_propagated(
     out: str | Path,
     *,
     protocol: PropagationProtocol,
+    binary_masks: bool = False,
     start: int = 0,
     every: int = 1,
     fps: float | None = None,
@@ -68,11 +74,13 @@ def write_propagated(
 
     Args:
         encode: As for `propagate_labels`, such as `network_features(net)`.
-        source: A video, or a folder of pictures named by their numbers.
+        source: A video, or a folder of pictures, in the order of the numbers in their names.
         labels: The objects of the frame `start`: a .png of the frame's size, indexed or grey, whose pixels are the
             objects' numbers; 0 is the background, 255 unknown.
         out: An .mp4; or a folder, for overlay.mp4 and labels/, a label map per frame: indexed .png, in DAVIS' naming.
+            Its labels/ may hold no other .png than those that are written over.
         protocol: How objects are followed.
+        binary_masks: Whether `labels` is a mask of one object, white on black; its soft edges are cut at half.
         start: Number of the frame that the labels belong to; earlier ones are left out.
         every: Take every k-th frame.
         fps: Frames per second of what is written; default: those of the video.
@@ -85,20 +93,19 @@ def write_propagated(
         What was written, the objects, and how much of the last frame each covers.
 
     Raises:
-        ValueError: Not an .mp4, labels of another size than the frames, no such frame; and as `propagate_labels`.
+        ValueError: Not an .mp4, labels of another size than the frames, no such frame, a folder with maps of another
+            run; and as `read_label_map`, `object_numbers` and `propagate_labels`.
         VideoError: The video cannot be read.
         OSError: A file cannot be read or written.
     """
-    first_labels = read_first_labels(labels)
-    ids = [int(label) for label in np.unique(first_labels) if label not in (0, IGNORE)]
-    if not ids:
-        raise ValueError(
-            f"{labels} holds no objects, only {', '.join(map(str, np.unique(first_labels)))}: 0 is the background and "
-            f"{IGNORE} unknown; number the objects 1, 2, 3, also in a mask that is black and white"
-        )
+    first_labels = read_binary_mask(labels) if binary_masks else read_label_map(labels)
+    ids = object_numbers(first_labels, labels)
     video, maps = _places(Path(out), (source, labels))
     legend = _legend(ids, first_labels.shape)
-    with open_frames(source, start=start, every=every, reader=reader) as found:
+    with no_empty_folder(maps or video.parent), open_frames(source, start=start, every=every, reader=reader) as found:
+        if maps is not None:
+            maps.parent.mkdir(exist_ok=True)
+            folder_of_one_run(maps, (f"{name}.png" for name in found.names))
         ahead, behind = tee(found.frames)
         followed = propagate_labels(encode, ahead, first_labels, protocol, device=device)
         last = first_labels
@@ -123,28 +130,12 @@ def write_propagated(
     }
 
 
-def read_first_labels(path: str | Path) -> np.ndarray:
-    """Read a label map (H, W) uint8 from a picture of palette indices or grey levels.
-
-    Raises:
-        ValueError: It is in colours, or in more than 8 bits.
-        OSError: It cannot be read.
-    """
-    with Image.open(path) as picture:
-        if picture.mode not in ("P", "L", "1"):
-            raise ValueError(
-                f"{path} is a picture of mode {picture.mode}; labels are an indexed or grey .png whose pixels are the "
-                "objects' numbers: 0 for the background, then 1, 2, 3"
-            )
-        return np.array(picture).astype(np.uint8)
-
-
 @contextmanager
 def open_frames(source: str | Path, *, start: int, every: int, reader: str) -> Iterator[FrameSource]:
     """Open a video, or a folder of pictures.
 
     Raises:
-        ValueError: No pictures in the folder, or no such frame.
+        ValueError: No pictures in the folder, pictures that are not the frames of one video, or no such frame.
         VideoError: The video cannot be read.
     """
     if every < 1 or start < 0:
@@ -153,21 +144,25 @@ def open_frames(source: str | Path, *, start: int, every: int, reader: str) -> I
         files = _numbered_pictures(Path(source))
         _check_start(source, start, len(files))
         kept = files[start::every]
-        frames = ((load_frame(path).movedim(0, -1).numpy() * 255).round().astype(np.uint8) for path in kept)
+        frames = (read_picture(path, "frame") for path in kept)
         yield FrameSource(frames, [path.stem for path in kept], FOLDER_FPS)
         return
     with open_video(source, reader=reader) as video:
         _check_start(source, start, len(video))
         numbers = range(start, len(video), every)
         frames = (frame for _, batch in video.iterate(start, len(video), every, BATCH) for frame in batch)
-        yield FrameSource(frames, [f"{number:05d}" for number in numbers], video.fps)
+        note = Clip(video, every).notes.get("note", "")
+        yield FrameSource(frames, [f"{number:05d}" for number in numbers], video.fps, note)
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    found = [path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     if not found:
         raise ValueError(f"folder {folder} holds no pictures; wanted frames such as 00000.jpg, 00001.jpg")
-    return sorted(found, key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name))
+    try:
+        return [folder / name for name in one_series(found).names]
+    except ValueError as error:
+        raise ValueError(f"the pictures in folder {folder} are not the frames of one video: {error}") from None
 
 
 def _check_start(source: str | Path, start: int, frames: int) -> None:
@@ -184,7 +179,6 @@ def _places(out: Path, inputs: Iterable[str | Path]) -> tuple[Path, Path | None]
     if out.suffix and not out.is_dir():
         raise ValueError(f"-o must be an .mp4, or a folder for {OVERLAY} and {MAPS}/, got {out}")
     check_places(inputs, [out])
-    (out / MAPS).mkdir(parents=True, exist_ok=True)
     return out / OVERLAY, out / MAPS
 
 

@@ -60,7 +60,8 @@ def extract_features(
         output_format: "grid" or "tokens".
         every: Of a video, take every k-th frame, from the first.
         batch: Frames that are encoded at a time.
-        processor: What turns frames into model input; default: each frame at its own size, padded to whole patches.
+        processor: What turns frames into model input; default: as the checkpoint says, which is each frame at its own
+            size, padded to whole patches, unless it was saved with another fit.
         format: "safetensors" or "npz".
         reader: Video reader, or "auto".
         overwrite: Whether outputs that were made otherwise are made anew; else they are an error.
@@ -84,7 +85,7 @@ def extract_features(
     net.encoder(network)
     if output_format not in ("grid", "tokens"):
         raise ValueError(f"output_format must be 'grid' or 'tokens', got {output_format!r}")
-    settings = Settings(net, every, batch, processor or MidwayImageProcessor(), format, reader)
+    settings = Settings(net, every, batch, processor or net.image_processor, format, reader)
     kept = tuple(name for name in KEEPABLE if name in keep)
     job = _Features(settings, wanted, kept, network, output_format)
     return run(
@@ -142,7 +143,7 @@ def extract_motion(
         OSError: As `extract_features`.
     """
     net._require_dynamics()
-    settings = Settings(net, every, batch, processor or MidwayImageProcessor(), format, reader)
+    settings = Settings(net, every, batch, processor or net.image_processor, format, reader)
     return run(
         _Motion(settings),
         settings,

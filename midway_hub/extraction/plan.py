@@ -11,6 +11,7 @@ from typing import Any
 from midway_hub.extraction.provenance import describe_source, differences
 from midway_hub.extraction.sources import Source, Sources, StrPath
 from midway_hub.extraction.spool import Format
+from midway_hub.file_names import fitting
 
 SHOWN_CONFLICTS = 5
 
@@ -56,7 +57,8 @@ def make_plan(
     """
     tasks, conflicts = [], []
     for source in sources.items:
-        output = folder / f"{source.name}.{format}"
+        below, _, name = source.name.rpartition("/")
+        output = folder / below / fitting(name, f".{format}", folder)
         whole_request = {**request, "source": describe_source(source)}
         exists = output.exists()
         found = differences(output, whole_request) if exists else []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from midway_hub.extraction.sources import Source
+from midway_hub.extraction.sources import LeftOut, Source
 
 State = Literal["working", "done", "skipped", "failed"]
 
@@ -70,10 +70,15 @@ class Extraction:
         done: Sources extracted by this run.
         skipped: Sources whose outputs were finished before.
         failed: Sources that could not be extracted.
-        ignored: Files in folders that were left out because of their extension.
+        left_out: What the inputs hold and was not taken.
     """
 
     done: list[Written] = field(default_factory=list)
     skipped: list[Written] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
-    ignored: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @property
+    def ignored(self) -> int:
+        """Files in folders that were left out because of their extension."""
+        return sum(self.left_out.files.values())

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from midway_hub._durable import no_empty_folder
+from midway_hub._tensors import need_finite
 from midway_hub._version import __version__
 from midway_hub.extraction.frames import Frames, open_frames
 from midway_hub.extraction.plan import Task, make_plan, output_folder
@@ -128,7 +129,7 @@ def _run_share(
     plan = make_plan(sources, folder, request, format=settings.format, overwrite=overwrite)
     remove_leftovers(folder)
     mine = plan[rank::world_size]
-    result = Extraction(ignored=sources.ignored)
+    result = Extraction(left_out=sources.left_out)
     for number, task in enumerate(mine, start=1):
         state = Progress(task.source, file=number, files=len(mine), done=0, total=0, state="working")
         report = _reporter(progress, state)
@@ -170,7 +171,7 @@ def _extract(job: Job, settings: Settings, task: Task, folder: Path, report: Cal
         report(total=total)
         for rows in job.rows(frames):
             for name, values in rows.items():
-                _check_finite(name, values, done)
+                need_finite(values, name, where=f" in rows {done} to {done + len(values) - 1}")
                 spool.append(name, values)
             done += len(next(iter(rows.values())))
             report(done=done, total=total)
@@ -191,15 +192,6 @@ def _facts(net: MidwayNetwork, task: Task, frames: Frames) -> dict[str, Any]:
         "note": frames.note,
         "package_version": __version__,
     }
-
-
-def _check_finite(name: str, values: np.ndarray, start: int) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise ValueError(
-            f"{name} holds {int((~finite).sum())} values that are NaN or infinite in rows {start} to "
-            f"{start + len(values) - 1}; nothing was stored. In float16 numbers overflow: try float32"
-        )
 
 
 def _reason(error: Exception, settings: Settings) -> str:

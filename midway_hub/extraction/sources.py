@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from midway_hub._regular import refuse_irregular
+from midway_hub.extraction.lists import read_list
+from midway_hub.frame_names import natural_path_key
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (
@@ -15,6 +20,7 @@ VIDEO_SUFFIXES = (
     *(".webm", ".wmv"),
 )
 LIST_SUFFIX = ".txt"
+SHOWN_SUFFIXES = 6
 
 Kind = Literal["image", "video", "pair"]
 StrPath = str | os.PathLike[str]
@@ -39,23 +45,50 @@ class Source:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What was not taken, which people may not expect.
+
+    Attributes:
+        files: Files in folders that are of no kind that was looked for: how many of each extension.
+        comments: Lines of lists that were passed over as comments.
+    """
+
+    files: Mapping[str, int] = field(default_factory=dict)
+    comments: int = 0
+
+    def __str__(self) -> str:
+        """In words, such as `left out 9 files (6 .vob, 3 .txt)`; empty for nothing."""
+        kinds = Counter(self.files).most_common()
+        shown = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in kinds[:SHOWN_SUFFIXES])
+        more = ", ..." if len(kinds) > SHOWN_SUFFIXES else ""
+        files = f"left out {sum(self.files.values())} files ({shown}{more})" if kinds else ""
+        lines = f"passed over {self.comments} lines of lists as comments" if self.comments else ""
+        return "; ".join(filter(None, (files, lines)))
+
+
+@dataclass(frozen=True)
 class Sources:
     """What was found.
 
     Attributes:
-        items: Sources in a fixed order: that of the inputs, folders sorted.
-        ignored: Files in folders that were left out because of their extension.
+        items: Sources in a fixed order: that of the inputs, folders in natural order (`midway_hub.frame_names`).
+        left_out: What was not taken.
     """
 
     items: tuple[Source, ...]
-    ignored: int = 0
+    left_out: LeftOut = LeftOut()
+
+    @property
+    def ignored(self) -> int:
+        """Files in folders that were left out because of their extension."""
+        return sum(self.left_out.files.values())
 
 
 def find_sources(inputs: StrPath | Sequence[StrPath], *, kinds: Sequence[Kind] = ("image", "video")) -> Sources:
     """Find the images and videos among files, folders and lists.
 
     A folder is searched with all folders below it; hidden files are passed over. A `.txt` file is a list with one path
-    per line, relative to the list's own folder; empty lines and lines that start with `#` are passed over.
+    per line, relative to the list's own folder, as `midway_hub.extraction.lists.read_list` reads it.
 
     Args:
         inputs: Image files, video files, folders, `.txt` lists.
@@ -73,17 +106,18 @@ def find_sources(inputs: StrPath | Sequence[StrPath], *, kinds: Sequence[Kind] =
     if not inputs:
         raise ValueError(f"no inputs; pass {_wanted(kinds)}, folders of them, or a {LIST_SUFFIX} list")
     items: list[Source] = []
-    ignored = 0
+    left_out, comments = Counter[str](), 0
     for path in map(Path, inputs):
         if path.is_dir():
-            found, skipped = _in_folder(path, kinds)
-            ignored += skipped
+            found, others = _in_folder(path, kinds)
+            left_out += others
         elif path.suffix.lower() == LIST_SUFFIX and path.exists():
-            found = _in_list(path, kinds)
+            found, passed_over = _in_list(path, kinds)
+            comments += passed_over
         else:
             found = [_file(path, path.name, kinds)]
         items += found
-    return Sources(_without_collisions(items), ignored)
+    return Sources(_without_collisions(items), LeftOut(left_out, comments))
 
 
 def find_motion_sources(inputs: StrPath | Sequence[StrPath]) -> Sources:
@@ -103,16 +137,22 @@ def find_motion_sources(inputs: StrPath | Sequence[StrPath]) -> Sources:
     return Sources((Source(pair, f"{pair[0].name}--{pair[1].name}", "pair"),))
 
 
-def _in_folder(folder: Path, kinds: Sequence[Kind]) -> tuple[list[Source], int]:
-    files = sorted(_walk(folder))
-    found = []
-    for path in files:
+def _in_folder(folder: Path, kinds: Sequence[Kind]) -> tuple[list[Source], Counter[str]]:
+    files = sorted(((path, path.relative_to(folder).as_posix()) for path in _walk(folder)), key=_natural)
+    found, left_out = [], Counter[str]()
+    for path, name in files:
         kind = _kind(path)
         if kind is not None and kind in kinds:
-            found.append(Source((path,), path.relative_to(folder).as_posix(), kind))
+            found.append(Source((path,), name, kind))
+        else:
+            left_out[path.suffix.lower()] += 1
     if not found:
         raise ValueError(f"folder {folder} holds no {_wanted(kinds)} ({len(files)} other files)")
-    return found, len(files) - len(found)
+    return found, left_out
+
+
+def _natural(item: tuple[Path, str]) -> tuple[Any, ...]:
+    return natural_path_key(item[1])
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -128,26 +168,24 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in files if not name.startswith("."))
 
 
-def _in_list(listing: Path, kinds: Sequence[Kind]) -> list[Source]:
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"list {listing} is not UTF-8 text: {error}") from None
+def _in_list(listing: Path, kinds: Sequence[Kind]) -> tuple[list[Source], int]:
+    entries, comments = read_list(listing)
     found = []
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if line and not line.startswith("#"):
-            path = listing.parent / line
-            below = not Path(line).is_absolute() and ".." not in Path(line).parts
-            name = Path(line).as_posix() if below else path.name
-            found.append(_file(path, name, kinds, where=f"{listing}, line {number}: "))
+    for entry in entries:
+        written = Path(entry.written)
+        below = not written.is_absolute() and ".." not in written.parts and entry.path == listing.parent / written
+        name = written.as_posix() if below else entry.path.name
+        found.append(_file(entry.path, name, kinds, where=f"{listing}, line {entry.line}: "))
     if not found:
-        raise ValueError(f"list {listing} is empty: wanted one path per line, relative to the list's folder")
-    return found
+        passed = f" ({comments} lines are comments)" if comments else ""
+        raise ValueError(f"list {listing} is empty: wanted one path per line, relative to the list's folder{passed}")
+    return found, comments
 
 
 def _file(path: Path, name: str, kinds: Sequence[Kind], *, where: str = "") -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{where}there is no file {path}")
+    refuse_irregular(path)
     kind = _kind(path)
     if path.is_dir() or kind is None or kind not in kinds:
         suffixes = [*(IMAGE_SUFFIXES if "image" in kinds else ()), *(VIDEO_SUFFIXES if "video" in kinds else ())]

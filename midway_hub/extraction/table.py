@@ -50,9 +50,14 @@ class FeatureTable:
         path = table_path(path)
         with whole_file(path) as beside:
             if path.suffix == ".npz":
-                columns = {"frames": self.frames, "timestamps": self.timestamps, "features": self.features}
                 with beside.open("wb") as file:
-                    np.savez(file, sources=np.array(self.sources), **columns)
+                    np.savez(
+                        file,
+                        sources=np.array(self.sources),
+                        frames=self.frames,
+                        timestamps=self.timestamps,
+                        features=self.features,
+                    )
             else:
                 with beside.open("w", newline="", encoding="utf-8") as file:
                     csv.writer(file).writerows(self._lines())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from midway_hub._durable import whole_file
+from midway_hub._regular import refuse_irregular
 from midway_hub.flow_io import flo, flo5, kitti_png, numpy_files, pfm
 from midway_hub.flow_io.field import FlowField, FlowFileError
 
@@ -50,6 +51,7 @@ def read_flow(path: str | os.PathLike[str]) -> FlowField:
     """
     path = Path(path)
     form = _format_of(path)
+    refuse_irregular(path)
     data = path.read_bytes()
     try:
         return form.decode(data)

@@ -8,7 +8,9 @@ import numpy as np
 
 from midway_hub.flow_io.field import FlowField
 
-HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)\r?[\s]")
+_BETWEEN = rb"(?:\s|#[^\n]*\n)+"  # comments, as Netpbm's other forms have them
+HEADER = re.compile(rb"(P[Ff])" + _BETWEEN + rb"(\d{1,9})" + _BETWEEN + rb"(\d{1,9})" + _BETWEEN + rb"([-+.\deE]+)")
+AFTER = re.compile(rb"\r?\s|[ \t]*(?:#[^\n]*)?\r?\n(?:#[^\n]*\n)*")
 
 
 def decode(data: bytes) -> FlowField:
@@ -23,11 +25,13 @@ def decode(data: bytes) -> FlowField:
     kind, width, height, scale = header[1], int(header[2]), int(header[3]), _scale(header[4])
     if kind == b"Pf":
         raise ValueError("it has one channel (Pf), as disparity has; flow is in the first two of three (PF)")
-    wanted = header.end() + 12 * width * height
-    if width < 1 or height < 1 or len(data) != wanted:
+    # The numbers are the end of the file: so a comment after the scale is told from numbers that look like one.
+    start = len(data) - 12 * width * height
+    if width < 1 or height < 1 or start < header.end() or not AFTER.fullmatch(data, header.end(), start):
+        wanted = header.end() + 1 + 12 * width * height
         raise ValueError(f"{width}×{height} pixels (width×height) are {wanted} bytes, it has {len(data)}")
     order = "<" if scale < 0 else ">"
-    rows = np.frombuffer(data, f"{order}f4", offset=header.end()).reshape(height, width, 3)
+    rows = np.frombuffer(data, f"{order}f4", offset=start).reshape(height, width, 3)
     return FlowField.of(rows[::-1, :, :2])
 
 

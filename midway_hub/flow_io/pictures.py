@@ -39,10 +39,11 @@ def flow_picture(flow: np.ndarray, *, valid: np.ndarray | None = None, largest: 
 
     field = FlowField.of(flow, valid)
     largest = longest_flow(field) if largest is None else _positive("largest", largest)
-    # Just below the maximum, since rounding beyond it would wrap around to the wrong colour.
-    within = field.flow * np.minimum(1, largest / np.maximum(lengths(field), 1e-12))[..., None] * (1 - 1e-6)
+    # In parts of the maximum, since torchvision squares in float32; and just below it, since rounding beyond it would
+    # wrap around to the wrong colour.
+    within = field.flow / np.maximum(lengths(field), largest)[..., None] * (1 - 1e-6)
     # torchvision scales by the longest vector: one more row holds what that shall be.
-    reference = np.full((1, *within.shape[1:]), (largest, 0))
+    reference = np.full((1, *within.shape[1:]), (1, 0))
     padded = torch.from_numpy(np.concatenate([within, reference]).astype(np.float32)).movedim(-1, 0)
     colours = flow_to_image(padded).movedim(0, -1).numpy()[:-1]
     return Image.fromarray(np.where(field.valid[..., None], colours, np.uint8(UNKNOWN_GREY)))

@@ -8,9 +8,10 @@ from midway_hub.hub.errors import (
     WeightsNotFoundError,
     WeightsUnavailableError,
 )
+from midway_hub.hub.preprocessor import beside, resolve_preprocessor
 from midway_hub.hub.push import push_folder, push_to_hub
 from midway_hub.hub.resolution import Resolved, resolve
-from midway_hub.hub.weight_files import check_safetensors
+from midway_hub.hub.weight_files import check_safetensors, shapes_of
 from midway_hub.registry import UnknownModelError
 
 __all__ = [
@@ -21,9 +22,12 @@ __all__ = [
     "WeightsError",
     "WeightsNotFoundError",
     "WeightsUnavailableError",
+    "beside",
     "check_safetensors",
     "push_folder",
     "push_to_hub",
     "resolve",
+    "resolve_preprocessor",
+    "shapes_of",
     "write_model_card",
 ]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from huggingface_hub import constants, errors
 
+from midway_hub.hub.patience import asked_to_wait, limited_patience
+
 
 class WeightsError(OSError):
     """Weights could not be had."""
@@ -35,7 +37,7 @@ class MissingFromRepositoryError(WeightsNotFoundError):
 
 @contextmanager
 def plain_errors(repo_id: str, filename: str, revision: str | None, cache_dir: Path, *, offline: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into an error that says what was seen and what to do.
+    """Turn what huggingface_hub raises into an error that says what was seen and what to do, and bound its waits.
 
     Args:
         repo_id: Repository that is asked.
@@ -47,7 +49,8 @@ def plain_errors(repo_id: str, filename: str, revision: str | None, cache_dir: P
     at = f"revision {revision or constants.DEFAULT_REVISION!r}"
     what = f"{filename} of Hub repository {repo_id!r} at {at}"
     try:
-        yield
+        with limited_patience():
+            yield
     except errors.GatedRepoError as error:
         raise WeightsAccessError(
             f"Hub repository {repo_id!r} is gated. Accept its terms at {constants.ENDPOINT}/{repo_id}, then log in "
@@ -95,8 +98,14 @@ def _http_error(error: errors.HfHubHTTPError, repo_id: str, what: str) -> Weight
             f"The Hub refused {what} (HTTP {status}). The token is wrong, has expired, or may not read {repo_id!r}: "
             "log in with `hf auth login` or pass another token=."
         )
+    answered = f"The Hub at {constants.ENDPOINT} answered HTTP {status} to {what}, which is not cached"
+    wait = asked_to_wait(error.response)
+    if wait is None:
+        return WeightsUnavailableError(f"{answered}. Try again later.")
+    why = "too many requests came from this address or token" if status == 429 else "it is busy"
     return WeightsUnavailableError(
-        f"The Hub at {constants.ENDPOINT} answered HTTP {status} to {what}, which is not cached. Try again later."
+        f"{answered}, and asks to wait for {wait} seconds: {why}. Try again after that; logging in with "
+        "`hf auth login` raises the limit."
     )
 
 

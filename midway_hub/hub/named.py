@@ -12,7 +12,13 @@ from huggingface_hub import HfFileMetadata, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.utils import WeakFileLock
 
 from midway_hub.hub import checksums
-from midway_hub.hub.errors import CorruptWeightsError, WeightsNotFoundError, WeightsUnavailableError
+from midway_hub.hub.errors import (
+    CorruptWeightsError,
+    WeightsError,
+    WeightsNotFoundError,
+    WeightsUnavailableError,
+)
+from midway_hub.hub.patience import limited_patience
 from midway_hub.hub.repository import Repository, commit_of
 from midway_hub.hub.weight_files import CONFIG, WEIGHTS, check_directory, is_pickle
 from midway_hub.registry import RegistryEntry, of_repository
@@ -20,6 +26,11 @@ from midway_hub.registry import RegistryEntry, of_repository
 logger = logging.getLogger("midway_hub")
 
 _NEWS_TIMEOUT = 3.0  # seconds; whether a repository has moved on is a courtesy and must not hold loading up
+
+
+def bundled_folder(entry: RegistryEntry) -> Path:
+    """Return where the package holds a bundled checkpoint, whether or not it is there."""
+    return Path(str(files("midway_hub.weights"))) / entry.name
 
 
 def open_bundled(entry: RegistryEntry, root: Path) -> list[Path]:
@@ -37,7 +48,7 @@ def open_bundled(entry: RegistryEntry, root: Path) -> list[Path]:
         CorruptWeightsError: They are damaged.
     """
     again = "Reinstall the package: `pip install --force-reinstall --no-deps midway-hub`."
-    directory = Path(str(files("midway_hub.weights"))) / entry.name
+    directory = bundled_folder(entry)
     if not directory.is_dir():
         raise WeightsNotFoundError(f"The weights of {entry.name!r} are missing from the package ({directory}). {again}")
     try:
@@ -113,7 +124,13 @@ class NamedCheckpoint:
         source = self.repository.fetch(filename, sha256=self._sha256)
         commit = commit_of(source, filename)
         folder = self._folder(commit)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WeightsError(
+                f"{filename} is converted to safetensors once, and {folder} cannot be written: {error}. Point "
+                "cache_dir= (or HF_HOME) at a folder that can."
+            ) from error
         with WeakFileLock(folder.with_suffix(".lock")):
             ready = self._already_converted(commit)
             if ready is not None:
@@ -191,4 +208,5 @@ class NamedCheckpoint:
 
     def _published_at(self, revision: str) -> HfFileMetadata:
         url = hf_hub_url(str(self.entry.repo_id), str(self.entry.filename), revision=revision)
-        return get_hf_file_metadata(url, token=self.repository.token, timeout=_NEWS_TIMEOUT)
+        with limited_patience(0):
+            return get_hf_file_metadata(url, token=self.repository.token, timeout=_NEWS_TIMEOUT)

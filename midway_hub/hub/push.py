@@ -14,7 +14,8 @@ from midway_hub._version import __version__
 from midway_hub.cards import CARD, is_handwritten, write_model_card
 from midway_hub.hub.errors import WeightsAccessError, WeightsUnavailableError
 from midway_hub.hub.local import open_directory
-from midway_hub.hub.weight_files import CONFIG, INDEX, WEIGHTS
+from midway_hub.hub.patience import limited_patience
+from midway_hub.hub.weight_files import CONFIG, INDEX, PREPROCESSOR, WEIGHTS
 from midway_hub.registry import list_models
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("midway_hub")
 
-_EXTRAS = ("preprocessor_config.json", "conversion.json")
+_EXTRAS = (PREPROCESSOR, "conversion.json")
 _WEIGHTS = re.compile(rf"{re.escape(WEIGHTS)}|{re.escape(INDEX)}|model-\d+-of-\d+\.safetensors")
 
 
@@ -40,7 +41,7 @@ def push_to_hub(
     Args:
         model: The network.
         repo_id: `"owner/name"` of a Hub repository, which is made if there is none.
-        processor: An image processor to save beside it.
+        processor: An image processor to save beside it, in place of the network's own.
         base: Registry name of the checkpoint it was made from, so that its licence is stated; by default the name it
             was loaded by.
         max_shard_size: Largest size of one weight file, in bytes or such as `"2GB"`.
@@ -63,6 +64,7 @@ def push_to_hub(
         return push_folder(folder, repo_id, base=base, **kwargs)
 
 
+@limited_patience()
 def push_folder(
     directory: str | Path,
     repo_id: str,

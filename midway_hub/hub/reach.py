@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 
+from midway_hub.hub.patience import limited_patience
+
 _UNREACHED = {"ConnectError", "ConnectTimeout", "ProxyError"}  # of the HTTP library that huggingface_hub happens to use
 
 
@@ -33,7 +35,8 @@ class Reach:
         if not self._answered and self._failed is None:
             try:
                 url = hf_hub_url(repo_id, filename, revision=revision)
-                get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+                with limited_patience(0):  # nobody waits here
+                    get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             except Exception as error:
                 kinds = {kind.__name__ for kind in type(error).__mro__}
                 self._failed = error if kinds & _UNREACHED else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,26 @@ from midway_hub.hub.errors import (
     WeightsUnavailableError,
     plain_errors,
 )
+from midway_hub.hub.patience import limited_patience
 from midway_hub.hub.reach import Reach
-from midway_hub.hub.weight_files import CONFIG, INDEX, WEIGHTS, check_config, check_safetensors, is_pickle, shard_names
+from midway_hub.hub.watching import watched
+from midway_hub.hub.weight_files import (
+    CONFIG,
+    INDEX,
+    PREPROCESSOR,
+    WEIGHTS,
+    check_config,
+    check_safetensors,
+    is_pickle,
+    shard_names,
+)
 from midway_hub.registry import of_repository
+
+logger = logging.getLogger("midway_hub")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_OPTIONAL = ("preprocessor_config.json", "conversion.json")
+_OPTIONAL = (PREPROCESSOR, "conversion.json")
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ class Repository:
                 token=self.token,
                 library_name="midway_hub",
                 library_version=__version__,
+                **watched(filename),
             )
         path = Path(downloaded)
         try:
@@ -166,9 +181,24 @@ class Repository:
 
     def _fetch_if_there(self, filename: str) -> None:
         known = try_to_load_from_cache(self.repo_id, filename, cache_dir=self.hub_cache, revision=self.revision)
-        if known is None and not self.offline:
-            with contextlib.suppress(MissingFromRepositoryError, WeightsUnavailableError):
-                self.fetch(filename)
+        why = self.offline if known is None else ""
+        if not why:
+            try:
+                if known is None or isinstance(known, str):  # else the Hub said before that there is none
+                    self.fetch(filename)
+                return
+            except MissingFromRepositoryError:
+                return
+            except WeightsUnavailableError as error:
+                why = str(error)
+        if filename.endswith(PREPROCESSOR):
+            logger.warning(
+                "whether Hub repository %r says how its frames are normalised (%s) cannot be seen (%s); ImageNet's "
+                "mean and standard deviation are taken",
+                self.repo_id,
+                filename,
+                why,
+            )
 
     def _cached(self, filename: str) -> bool:
         found = try_to_load_from_cache(self.repo_id, filename, cache_dir=self.hub_cache, revision=self.revision)
@@ -179,7 +209,10 @@ class Repository:
         names = of_repository(self.repo_id)
         if names:
             return f"{message} Its weights are loaded by name: {', '.join(map(repr, names))}."
-        with contextlib.suppress(Exception):  # the list is a courtesy: the error is the missing file
+        with (
+            contextlib.suppress(Exception),
+            limited_patience(0),
+        ):  # the list is a courtesy: the error is the missing file
             held = HfApi(token=self.token).list_repo_files(self.repo_id, revision=self.revision)
             pickles = [name for name in held if is_pickle(name)]
             message += f" It holds: {', '.join(held[:12])}{', ...' if len(held) > 12 else ''}."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 
 from midway_hub.config import MidwayConfig
-from midway_hub.models._checks import check_frames
+from midway_hub.models._checks import check_frames, check_weights
 from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.models.pretrained import MidwayPreTrainedModel
 
@@ -20,7 +23,18 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
     """
 
     has_attentions = False
+    encoder_alone = True
     _keys_to_ignore_on_load_unexpected = [r"^(student|teacher|dynamics|flow_head|segmentation_head)\."]  # noqa: RUF012
+
+    @classmethod
+    def _from_config(cls, config: MidwayConfig, **kwargs: Any) -> MidwayBackbone:
+        """Make a backbone in the precision of what it becomes a part of, not in the one that its weights are stored in.
+
+        A head is made in torch's default precision, which transformers sets to that of the whole.
+        """
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", torch.get_default_dtype())
+        return super()._from_config(config, **kwargs)
 
     def __init__(self, config: MidwayConfig) -> None:
         super().__init__(config)
@@ -48,6 +62,7 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
             `feature_maps`: one (B, D, h, w) per out feature, through the final norm.
         """
         config = self.config
+        check_weights(self.encoder.pos_embed)
         check_frames(
             pixel_values,
             name="pixel_values",

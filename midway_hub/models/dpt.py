@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from midway_hub._tensors import sizes_are_free
+
 Size = tuple[int, ...]
 
 
 def resize(maps: Tensor, size: Size) -> Tensor:
     """Resize maps (B, C, h, w) bilinearly, corner to corner."""
-    if maps.shape[-2:] == size:
+    if not sizes_are_free() and maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
@@ -113,8 +115,7 @@ class DPT(nn.Module):
         Raises:
             ValueError: There are not four maps, or their grids differ.
         """
-        grids = {tuple(each.shape[-2:]) for each in maps}
-        if len(maps) != 4 or len(grids) != 1:
+        if len(maps) != 4 or any(each.shape[-2:] != maps[0].shape[-2:] for each in maps[1:]):
             raise ValueError(f"a DPT head reads four maps on one grid, got {[tuple(each.shape) for each in maps]}")
         height, width = (side * self.patch_size for side in maps[0].shape[-2:])
         levels = [reassemble(each) for reassemble, each in zip(self.reassemble, maps, strict=True)]

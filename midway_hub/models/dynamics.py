@@ -108,11 +108,9 @@ class Dynamics(nn.Module):
         return nullcontext() if self.target_gradient else torch.no_grad()
 
     def _positions(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        source, target = self.position_embedding.chunk(2, dim=1)
-        return (
-            resize_position_embedding(source, self.stored_grid, grid),
-            resize_position_embedding(target, self.stored_grid, grid),
-        )
+        both = self.position_embedding.unflatten(1, (2, -1))[0]
+        source, target = resize_position_embedding(both, self.stored_grid, grid).split(1)
+        return source, target
 
     def forward(self, source: Mapping[int, Tensor], target: Mapping[int, Tensor], grid: tuple[int, int]) -> Motion:
         """Infer the motion from source to target and predict the target's features.

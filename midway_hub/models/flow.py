@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from midway_hub._tensors import need_finite
 from midway_hub.config import MidwayConfig
 from midway_hub.heads import FlowHeadConfig
 from midway_hub.models._heads import Head
@@ -117,7 +118,8 @@ def estimate_flow(
         Flow and uncertainty at the frames' size, in fp32.
 
     Raises:
-        ValueError: A tile that is not made of whole patches, or an overlap out of range or without a tile.
+        ValueError: A tile that is not made of whole patches, an overlap out of range or without a tile, or an estimate
+            that is not finite.
     """
     height, width = source.shape[-2:]
     window = flow_window(tile, head, network.patch_size)
@@ -130,9 +132,10 @@ def estimate_flow(
         frames = [pad_to(frame, window) for frame in (source, target)]
         padded = (frames[0].shape[-2], frames[0].shape[-1])
         offsets = overlapping_windows(padded, window, DEFAULT_OVERLAP if overlap is None else overlap)
-        at_once = max(1, PIXELS_AT_ONCE // (source.shape[0] * window[0] * window[1]))
+        at_once = max(1, PIXELS_AT_ONCE // (window[0] * window[1]))
         estimate = predict_in_windows(predict, frames, offsets, window, weigh=confidence, at_once=at_once)
     estimate = estimate[..., :height, :width]
+    need_finite(estimate, "the flow")
     return FlowOutput(flow=estimate[:, :2], uncertainty=torch.log(bounded_scale(estimate[:, 2], head.scale_bounds)))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from midway_hub import registry
 from midway_hub.config import MidwayConfig
 from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
-from midway_hub.models._checks import check_frames, check_pair, normalise_layers
+from midway_hub.models._checks import check_frames, check_pair, check_weights, normalise_layers
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.models.flow import FlowHead, Tile, estimate_flow, flow_head_inputs
@@ -233,14 +235,46 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
         Raises:
             MissingHeadError: This checkpoint has no flow head; the message names those that have one.
-            ValueError: A frame is unfit, the two differ in shape, or tile or overlap make no sense.
+            ValueError: A frame is unfit, the two differ in shape, tile or overlap make no sense, or the flow is not
+                finite.
         """
-        if not self.has_flow_head:
-            raise self._missing_head("flow")
-        source = self._checked(source, "source", axes=(4,), any_size=True)
-        target = self._checked(target, "target", axes=(4,), any_size=True)
-        check_pair(source, target)
-        return estimate_flow(self.predict_flow, self.flow_head.config, self.config, source, target, tile, overlap)
+        return self._flow_by(self.predict_flow, source, target, tile, overlap)
+
+    @torch.no_grad()
+    def flow_of_clip(
+        self, frames: Iterable[Tensor], *, tile: Tile = "default", overlap: float | None = None
+    ) -> Iterator[FlowOutput]:
+        """Estimate the flow between frames that follow each other, as they come; no network encodes a frame twice.
+
+        Where the target network is shared, what a frame was encoded to as the target of a pair serves it as the source
+        of the next. What is kept is that of one frame, however long the clip. Nothing here has gradients.
+
+        Args:
+            frames: (B, 3, H, W) each, normalised; any H and W, the same for all.
+            tile: As for `flow`.
+            overlap: As for `flow`.
+
+        Yields:
+            What `flow` returns for the first frame and the second, the second and the third, and so on.
+
+        Raises:
+            MissingHeadError: As `flow`.
+            ValueError: As `flow`.
+        """
+        encoded: deque[dict[int, Tensor]] = deque()
+        shared, follows = self.config.target_network == "shared", False
+
+        def predict(source: Tensor, target: Tensor) -> Tensor:
+            # Every pair comes in the same windows: those of the last target lie in front, those of this one go behind.
+            tokens = encoded.popleft() if follows else self._tapped(source, "student")
+            seen = self._tapped(target, "teacher")
+            if shared:
+                encoded.append(seen)
+            return self.flow_of_tokens(tokens, seen, self._grid(source))[0]
+
+        for source, target in pairwise(frames):
+            yield self._flow_by(predict, source, target, tile, overlap)
+            follows = shared
 
     def predict_flow(self, source: Tensor, target: Tensor) -> Tensor:
         """Run dynamics and flow head on whole frames, as finetuning does.
@@ -260,11 +294,28 @@ class MidwayNetwork(MidwayPreTrainedModel):
         Returns:
             The estimate; the motion; and the target frame's tokens, as from `dynamics_tokens(target, "teacher")`.
         """
+        self._require_dynamics()
+        seen = self._tapped(target, "teacher")
+        estimate, motion = self.flow_of_tokens(self._tapped(source, "student"), seen, self._grid(source))
+        return estimate, motion, seen
+
+    def flow_of_tokens(
+        self, source: Mapping[int, Tensor], target: Mapping[int, Tensor], grid: tuple[int, int]
+    ) -> tuple[Tensor, Motion]:
+        """Run dynamics and flow head on frames that are encoded already.
+
+        Args:
+            source: Tokens of the source frames, as from `dynamics_tokens(frames, "student")`.
+            target: Tokens of the target frames, as from `dynamics_tokens(frames, "teacher")`.
+            grid: Patch grid (h, w).
+
+        Returns:
+            The estimate, as from `predict_flow`, and the motion that it was read off.
+        """
         dynamics = self._require_dynamics()
-        tokens, seen = self._tapped(source, "student"), self._tapped(target, "teacher")
-        motion = dynamics(tokens, seen, self._grid(source))
-        inputs = flow_head_inputs(tokens[self.config.depth - 1], motion, dynamics.motion_proj)
-        return self.flow_head(inputs, motion.grid), motion, seen
+        motion = dynamics(source, target, grid)
+        inputs = flow_head_inputs(source[self.config.depth - 1], motion, dynamics.motion_proj)
+        return self.flow_head(inputs, motion.grid), motion
 
     def segment(
         self, images: Tensor, *, slide: tuple[int, int] | Literal["default"] | None = "default"
@@ -281,10 +332,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
         Raises:
             MissingHeadError: This checkpoint has no segmentation head; the message names those that have one.
-            ValueError: A frame is unfit, or `slide` makes no sense.
+            ValueError: A frame is unfit, `slide` makes no sense, or the logits are not finite.
         """
-        if not self.has_segmentation_head:
-            raise self._missing_head("segmentation")
+        self.require_segmentation_head()
         images = self._checked(images, "images", axes=(4,), any_size=True)
         head = self.segmentation_head.config
         return segment_frames(
@@ -325,6 +375,16 @@ class MidwayNetwork(MidwayPreTrainedModel):
     def has_flow_head(self) -> bool:
         """Whether `flow` works on this checkpoint."""
         return hasattr(self, "flow_head")
+
+    def require_flow_head(self) -> None:
+        """Raise the `MissingHeadError` that `flow` raises, before any frame is read."""
+        if not self.has_flow_head:
+            raise self._missing_head("flow")
+
+    def require_segmentation_head(self) -> None:
+        """Raise the `MissingHeadError` that `segment` raises, before any frame is read."""
+        if not self.has_segmentation_head:
+            raise self._missing_head("segmentation")
 
     @property
     def has_segmentation_head(self) -> bool:
@@ -369,6 +429,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
         state = {key: value for key, value in self.state_dict().items() if not key.startswith(("student.", "teacher."))}
         state.update({f"student.{key}": value for key, value in self.encoder(network).state_dict().items()})
         shared.load_state_dict(state)
+        shared.image_processor = self.image_processor
         return shared.train(self.training)
 
     # -- helpers ---------------------------------------------------------------------------------------------------
@@ -378,6 +439,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
 
     def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int], any_size: bool = False) -> Tensor:
         weights, config = self.student.pos_embed, self.config
+        check_weights(weights)
         check_frames(
             frames,
             name=name,
@@ -387,6 +449,20 @@ class MidwayNetwork(MidwayPreTrainedModel):
             device=weights.device,
         )
         return frames.to(weights.dtype)
+
+    def _flow_by(
+        self,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        source: Tensor,
+        target: Tensor,
+        tile: Tile,
+        overlap: float | None,
+    ) -> FlowOutput:
+        self.require_flow_head()
+        source = self._checked(source, "source", axes=(4,), any_size=True)
+        target = self._checked(target, "target", axes=(4,), any_size=True)
+        check_pair(source, target)
+        return estimate_flow(predict, self.flow_head.config, self.config, source, target, tile, overlap)
 
     def _grid(self, frames: Tensor) -> tuple[int, int]:
         return frames.shape[-2] // self.config.patch_size, frames.shape[-1] // self.config.patch_size

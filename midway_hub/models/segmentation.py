@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from midway_hub._tensors import need_finite
 from midway_hub.config import MidwayConfig
 from midway_hub.heads import SegmentationHeadConfig
 from midway_hub.models._checks import normalise_layers
@@ -114,7 +115,7 @@ def segment_frames(
         Logits in fp32 and labels at the frames' own size. Logits of overlapping windows are averaged.
 
     Raises:
-        ValueError: `slide` is no pair of whole numbers, or its step leaves pixels out.
+        ValueError: `slide` is no pair of whole numbers, its step leaves pixels out, or logits are not finite.
     """
     least = LEAST_GRID * network.patch_size if head.name == "upernet" else network.patch_size
 
@@ -131,8 +132,8 @@ def segment_frames(
         frame = (images.shape[-2], images.shape[-1])
         window = (min(side, frame[0]), min(side, frame[1]))
         offsets = stepped_windows(frame, window, (min(step, window[0]), min(step, window[1])))
-        at_once = max(1, FRAMES_AT_ONCE // len(images))
-        logits = predict_in_windows(at_pixels, [images], offsets, window, at_once=at_once)
+        logits = predict_in_windows(at_pixels, [images], offsets, window, at_once=FRAMES_AT_ONCE)
+    need_finite(logits, "the segmentation")  # argmax would hide it
     return SegmentationOutput(logits=logits, labels=logits.argmax(dim=1), classes=head.classes, palette=head.palette)
 
 

@@ -10,10 +10,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from midway_hub._tensors import is_recorded
 
 Size = tuple[int, int]
 Offset = tuple[int, int]
 Part = tuple[Any, slice, slice]
+
+LEAST_STEP = 0.999  # pixels; a little less than 1, as 1 - overlap is not exact
+MOST_WINDOWS = 2**18
+"""Per frame. CroCo v2's overlap of 0.9 asks for 194,000 windows of 64 pixels in a frame of 2160x3840."""
 
 
 def overlapping_windows(frame: Size, window: Size, overlap: float) -> list[Offset]:
@@ -28,13 +35,20 @@ def overlapping_windows(frame: Size, window: Size, overlap: float) -> list[Offse
         The top left corner (y, x) of every window, row by row; together they cover every pixel.
 
     Raises:
-        ValueError: A window is larger than the frame, or the overlap is out of range.
+        ValueError: A window is larger than the frame; or the overlap is out of range, leaves steps of less than a
+            pixel, or makes more than 2**18 windows.
     """
     _check_windows(frame, window)
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}")
+    stepping = [side for side, total in zip(window, frame, strict=True) if side < total]
+    if any((1 - overlap) * side < LEAST_STEP for side in stepping):
+        raise ValueError(
+            f"overlap {overlap} would step windows of {window[0]}×{window[1]} by less than a pixel; take at most "
+            f"{math.floor(1000 * (1 - 1 / min(stepping))) / 1000:g}, CroCo v2 reports at 0.9"
+        )
     rows, columns = (_evenly_spread(*sides, overlap) for sides in zip(frame, window, strict=True))
-    return list(product(rows, columns))
+    return _corners(rows, columns, frame, window)
 
 
 def stepped_windows(frame: Size, window: Size, step: Size) -> list[Offset]:
@@ -49,13 +63,13 @@ def stepped_windows(frame: Size, window: Size, step: Size) -> list[Offset]:
         The top left corner (y, x) of every window, row by row; together they cover every pixel.
 
     Raises:
-        ValueError: A window is larger than the frame, or a step leaves pixels out.
+        ValueError: A window is larger than the frame, a step leaves pixels out, or there are more than 2**18 windows.
     """
     _check_windows(frame, window)
     if not all(1 <= stride <= side for stride, side in zip(step, window, strict=True)):
         raise ValueError(f"a step must be at least 1 and at most the window's side: step {step}, window {window}")
     rows, columns = (_stepped(*sides) for sides in zip(frame, window, step, strict=True))
-    return list(product(rows, columns))
+    return _corners(rows, columns, frame, window)
 
 
 def all_alike(prediction: Tensor) -> Tensor:
@@ -74,13 +88,15 @@ def predict_in_windows(
 ) -> Tensor:
     """Predict in every window and take the weighted mean of what overlaps, in fp32.
 
+    Memory is bounded by `at_once`, with gradients too: windows are then predicted again on the way back.
+
     Args:
         predict: Maps windows cut out of `frames`, each (B, C, *window), to a prediction (B, K, *window).
         frames: One (B, C, H, W) or several of the same size, such as a source and a target.
         offsets: Top left corner (y, x) of every window; at least one, and together they cover every pixel.
         window: Height and width of every window.
         weigh: Maps a prediction in fp32 to positive weights (B, 1, *window).
-        at_once: Windows that go through `predict` together, as one batch.
+        at_once: Windows, over all frames of the batch, that go through `predict` together.
 
     Returns:
         (B, K, H, W) in fp32: sum of weight times prediction over 1e-16 + sum of weights (CroCo v2).
@@ -88,8 +104,14 @@ def predict_in_windows(
     Raises:
         ValueError: There are no windows, or a prediction does not have the window's size.
     """
+    batch = len(frames[0])
+    if batch > at_once:
+        some = zip(*(each.split(at_once) for each in frames), strict=True)
+        return torch.cat(
+            [predict_in_windows(predict, few, offsets, window, weigh=weigh, at_once=at_once) for few in some]
+        )
     sums: tuple[Tensor, Tensor] | None = None
-    for part, prediction in _predictions(predict, frames, offsets, window, at_once):
+    for part, prediction in _predictions(predict, frames, offsets, window, at_once // batch):
         if prediction.shape[-2:] != tuple(window):
             raise ValueError(f"a window of {window} was predicted as {tuple(prediction.shape[-2:])}")
         weight = weigh(prediction)
@@ -111,8 +133,25 @@ def _predictions(
     parts: list[Part] = [(..., slice(y, y + window[0]), slice(x, x + window[1])) for y, x in offsets]
     for start in range(0, len(parts), at_once):
         together = parts[start : start + at_once]
-        predicted = predict(*(torch.cat([frame[part] for part in together]) for frame in frames)).float()
+        predicted = _forgetting(predict, *(torch.cat([frame[part] for part in together]) for frame in frames)).float()
         yield from zip(together, predicted.chunk(len(together)), strict=True)
+
+
+def _forgetting(predict: Callable[..., Tensor], *windows: Tensor) -> Tensor:
+    """Predict, keeping no intermediate results for gradients: those of thousands of windows would fill any memory."""
+    if torch.is_grad_enabled() and not is_recorded(*windows):
+        return checkpoint(predict, *windows, use_reentrant=False)
+    return predict(*windows)
+
+
+def _corners(rows: Sequence[int], columns: Sequence[int], frame: Size, window: Size) -> list[Offset]:
+    if len(rows) * len(columns) > MOST_WINDOWS:
+        raise ValueError(
+            f"a frame of {frame[0]}×{frame[1]} pixels would be cut into {len(rows)}×{len(columns)} windows of "
+            f"{window[0]}×{window[1]}, more than {MOST_WINDOWS} in all; take larger windows, less overlap (larger "
+            "steps), or a smaller frame"
+        )
+    return list(product(rows, columns))
 
 
 def pad_to(frames: Tensor, size: Size) -> Tensor:

@@ -14,22 +14,27 @@ Values: uint8 is 0..255, uint16 is 0..65535, floats are in [0, 1] already. Grey 
 
 from midway_hub.processing.frames import load_clips, load_frame, load_frames
 from midway_hub.processing.geometry import Geometry, Placement
+from midway_hub.processing.normalisation import IMAGENET, Normalisation
 from midway_hub.processing.processor import (
     MidwayImageProcessor,
     MidwayInputs,
     register_image_processor,
 )
+from midway_hub.processing.settings import read_processor
 from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
+    "IMAGENET",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Geometry",
     "MidwayImageProcessor",
     "MidwayInputs",
+    "Normalisation",
     "Placement",
     "load_clips",
     "load_frame",
     "load_frames",
+    "read_processor",
     "register_image_processor",
 ]

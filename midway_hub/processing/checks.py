@@ -10,8 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from midway_hub._tensors import FLOATS, check_dense_tensor
 from midway_hub.processing.geometry import UNDO_MODES, Geometry, Size, by
+from midway_hub.processing.normalisation import Normalisation
 
+LEAST_STD = 1e-3  # a quarter of a grey level: anything below is a slip, and overflows half precision
 _WRITTEN_BY_TRANSFORMERS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
 
 
@@ -61,15 +64,28 @@ def target_size(size: Any, fit: str) -> int | Size | None:
     return (int(size), int(size)) if _is_count(size) else pair("size", size)
 
 
-def three_numbers(name: str, values: Any) -> tuple[float, ...]:
+def three_numbers(name: str, values: Any) -> tuple[float, float, float]:
     """Refuse anything but three finite numbers, one per RGB channel."""
     try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+        numbers = tuple(math.nan if isinstance(value, str | bool) else float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"{name} must be three finite numbers, one per RGB channel, got {values!r}")
-    return numbers
+    return numbers[0], numbers[1], numbers[2]
+
+
+def normalisation(image_mean: Any, image_std: Any) -> Normalisation:
+    """Refuse anything but mean and standard deviation of RGB values between 0 and 1."""
+    mean, std = three_numbers("image_mean", image_mean), three_numbers("image_std", image_std)
+    if min(std) <= 0:
+        raise ValueError(f"image_std must be positive, got {std}")
+    scale = "of pixels from 0 to 1; numbers for pixels from 0 to 255 are divided by 255"
+    if not all(-1 <= value <= 1 for value in mean):
+        raise ValueError(f"image_mean must be from -1 to 1, {scale}; got {mean}")
+    if not all(LEAST_STD <= value <= 1 for value in std):
+        raise ValueError(f"image_std must be from {LEAST_STD} to 1, {scale}; got {std}")
+    return Normalisation(mean, std)
 
 
 def check_lengths(items: Sequence[Tensor], name: str) -> None:
@@ -84,9 +100,10 @@ def check_lengths(items: Sequence[Tensor], name: str) -> None:
 def check_dense(dense: Any, geometry: Any, mode: str, fill: float) -> None:
     """Refuse what cannot be brought back from the model input of `geometry`."""
     if not isinstance(dense, Tensor):
-        raise TypeError(f"dense must be a tensor, got {type(dense).__name__}")
+        raise TypeError(f"dense must be a tensor, got {type(dense).__name__}; or what net.flow() returned")
     if not isinstance(geometry, Geometry):
         raise TypeError(f"geometry must be the inputs.geometry of a processed batch, got {type(geometry).__name__}")
+    check_dense_tensor(dense, "dense")
     choice("mode", mode, UNDO_MODES)
     shape, items, (height, width) = tuple(dense.shape), len(geometry), geometry.model_size
     if dense.ndim < 3 or 0 in shape:
@@ -98,11 +115,18 @@ def check_dense(dense: Any, geometry: Any, mode: str, fill: float) -> None:
             f"dense is {by((shape[-2], shape[-1]))}, no whole fraction of the model input {by((height, width))}; "
             f"was it computed from this batch?"
         )
-    if not dense.is_floating_point():
+    if dense.dtype not in FLOATS:
         if mode != "nearest":
             raise ValueError(f"dense of dtype {dense.dtype} cannot be interpolated: take mode='nearest', or floats")
         if math.isnan(fill) and any(placement.cropped for placement in geometry.placements):
             raise ValueError(f"dtype {dense.dtype} has no NaN for the cropped-away pixels: pass fill, such as fill=255")
+
+
+def looks_like_flow(dense: Tensor, geometry: Geometry) -> bool:
+    """Tell whether these may be vectors, (B, ..., 2, H, W) of the model input's size, that resizing makes wrong."""
+    resized = any(placement.resized != placement.source for placement in geometry.placements)
+    whole = dense.shape[-2:] == geometry.model_size
+    return resized and whole and dense.is_floating_point() and dense.ndim >= 4 and dense.shape[-3] == 2
 
 
 def _is_count(value: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from midway_hub._tensors import check_dense_tensor
 from midway_hub.processing.arrays import layout, pixels_from_array
 from midway_hub.processing.pictures import pixels_from_file, pixels_from_pil
 
@@ -30,7 +31,8 @@ def load_frame(source: Any, *, name: str = "frame") -> Tensor:
     Raises:
         TypeError: Not a picture.
         ValueError: Not an image file, a damaged one, an animation, one of too many pixels; an array of the wrong shape
-            or dtype, or of values that are not finite or not in [0, 1]; a URL that is not http(s).
+            or dtype, or of values that are not finite or not in [0, 1]; a tensor that is not dense; a URL that is not
+            http(s).
         FileNotFoundError: No such file.
         OSError: The file cannot be read, or the URL does not give an image (`FetchError`).
     """
@@ -38,6 +40,8 @@ def load_frame(source: Any, *, name: str = "frame") -> Tensor:
         return pixels_from_file(source, name)
     if isinstance(source, Image.Image):
         return pixels_from_pil(source, name)
+    if isinstance(source, Tensor):
+        check_dense_tensor(source, name)
     if isinstance(source, (np.ndarray, Tensor)):
         if source.ndim not in (2, 3):
             raise ValueError(f"{name} has shape {tuple(source.shape)}; one frame is {layout(source)}")
@@ -102,12 +106,14 @@ def nesting(source: Any, name: str = "frames") -> int:
     """How deep frames lie in lists and stacks: 0 for a frame, 1 for a list of frames, 2 for a list of clips.
 
     Raises:
-        ValueError: A list on the way is empty.
+        ValueError: A list on the way is empty, or a tensor not dense.
     """
     if isinstance(source, (list, tuple)):
         if not source:
             raise ValueError(f"{name} is empty; pass at least one frame")
         return 1 + nesting(source[0], f"{name}[0]")
+    if isinstance(source, Tensor):
+        check_dense_tensor(source, name)
     if isinstance(source, (np.ndarray, Tensor)):
         return max(source.ndim - 3, 0)
     return 0

@@ -54,6 +54,10 @@ class Geometry:
     def __len__(self) -> int:
         return len(self.placements)
 
+    def __getitem__(self, items: slice) -> Geometry:
+        """Return where some of the batch lie, as `[:1]` is the first."""
+        return Geometry(self.placements[items], self.model_size)
+
     @property
     def sizes(self) -> tuple[Size, ...]:
         """The (height, width) that each image or clip came in."""

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any, TypedDict, overload
 
 import torch
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
+from midway_hub.outputs import FlowOutput
 from midway_hub.processing.checks import (
     check_dense,
     check_lengths,
     choice,
     count,
+    looks_like_flow,
+    normalisation,
     pair,
     refuse_unknown,
     target_size,
-    three_numbers,
 )
 from midway_hub.processing.describe import fit_in_words, placement_in_words
 from midway_hub.processing.frames import load_clips, load_frames, nesting, stack
 from midway_hub.processing.geometry import FITS, Geometry, Size, by, from_model, place, to_model
+from midway_hub.processing.normalisation import Normalisation
 from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
+
+logger = logging.getLogger("midway_hub")
 
 RESAMPLES = ("bicubic", "bilinear")
 
@@ -108,11 +116,84 @@ class MidwayImageProcessor(BaseImageProcessor):
         self.fit = choice("fit", fit, FITS)
         self.size = target_size(size, fit)
         self.multiple = count("multiple", multiple)
-        self.image_mean = three_numbers("image_mean", image_mean)
-        self.image_std = three_numbers("image_std", image_std)
-        if min(self.image_std) <= 0:
-            raise ValueError(f"image_std must be positive, got {self.image_std}")
+        checked = normalisation(image_mean, image_std)
+        self.image_mean, self.image_std = checked.mean, checked.std
         self.resample = choice("resample", resample, RESAMPLES)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Make the processor that a checkpoint was saved with; its weights are not fetched for it.
+
+        A checkpoint that says nothing of its frames gets ImageNet's normalisation. `multiple` follows the network's
+        patch size where the file names none, or one that is not made of whole patches.
+
+        Args:
+            pretrained_model_name_or_path: Registry name, Hub repo `org/repo[@revision]`, directory, `.safetensors` file
+                (its processor is the one beside it), or a processor's own `.json` file; an existing path wins.
+            cache_dir: Where downloads are kept; default: the Hugging Face cache.
+            force_download: Fetch a Hub repo's file anew.
+            local_files_only: Never ask the network.
+            token: Access token of the Hub; by default the stored one.
+            revision: Branch, tag or commit of the Hub repo.
+            **kwargs: Settings that override the checkpoint's (`fit`, `size`, ...), and what transformers passes.
+
+        Raises:
+            OSError: There is no such path or repository, it cannot be reached, or a file is damaged.
+            ValueError: Unknown name (close ones are listed), or a file that says what no processor takes; the message
+                names file, key, what was seen and what is wanted.
+        """
+        from midway_hub.hub.preprocessor import resolve_preprocessor
+        from midway_hub.processing.settings import read_processor
+
+        if force_download or kwargs.get("subfolder"):  # transformers' own ways, for repositories and folders
+            options: dict[str, Any] = {"force_download": force_download, "local_files_only": local_files_only}
+            options |= {"token": token, "revision": revision or "main"}
+            return super().from_pretrained(pretrained_model_name_or_path, cache_dir, **options, **kwargs)
+        if kwargs.pop("_from_auto", False) and Path(pretrained_model_name_or_path).exists():
+            revision = None  # AutoImageProcessor names one for folders too
+        found = resolve_preprocessor(
+            pretrained_model_name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        otherwise = Normalisation(found.image_mean, found.image_std)
+        made = read_processor(found.file, patch_size=found.patch_size, normalisation=otherwise)
+        return cls.from_dict(made.to_dict(), **kwargs)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation."""
+        return Normalisation(self.image_mean, self.image_std)
+
+    def with_short_side(self, size: int | None, *, multiple: int | None = None) -> MidwayImageProcessor:
+        """Return a processor that normalises and resamples as this one does, for frames at another size.
+
+        Args:
+            size: Their short side in pixels, the aspect ratio kept; None: as they are.
+            multiple: As for the class; default: this processor's.
+
+        Raises:
+            ValueError: A number is below 1.
+        """
+        return MidwayImageProcessor(
+            fit="pad" if size is None else "shortest",
+            size=size,
+            multiple=self.multiple if multiple is None else multiple,
+            image_mean=self.image_mean,
+            image_std=self.image_std,
+            resample=self.resample,
+        )
 
     def __call__(self, images: Any = None, *, clips: Any = None, return_tensors: str = "pt") -> MidwayInputs:
         """Turns images or clips into one batch of model input.
@@ -159,46 +240,67 @@ class MidwayImageProcessor(BaseImageProcessor):
             to_model(item, placement, geometry.model_size, self.resample)
             for item, placement in zip(items, geometry.placements, strict=True)
         ]
-        return MidwayInputs({"pixel_values": self._normalise(stack(fitted, name))}, geometry=geometry)
+        return MidwayInputs({"pixel_values": self.normalisation(stack(fitted, name))}, geometry=geometry)
 
+    @overload
+    def undo(
+        self, dense: FlowOutput, geometry: Geometry, *, mode: str = "bilinear", fill: float = math.nan
+    ) -> FlowOutput | list[FlowOutput]: ...
+
+    @overload
     def undo(
         self, dense: Tensor, geometry: Geometry, *, mode: str = "bilinear", fill: float = math.nan
-    ) -> Tensor | list[Tensor]:
+    ) -> Tensor | list[Tensor]: ...
+
+    def undo(
+        self, dense: Tensor | FlowOutput, geometry: Geometry, *, mode: str = "bilinear", fill: float = math.nan
+    ) -> Tensor | FlowOutput | list[Tensor] | list[FlowOutput]:
         """Brings dense outputs back to the size that each image or clip came in.
 
         Outputs on a coarser grid than the pixels are first interpolated to the model input. Padding is cut off and
         resizing undone (antialiased where that shrinks). Where nothing has to be interpolated, values are untouched.
 
+        What `MidwayNetwork.flow` returns is passed whole: its vectors and their uncertainty then come in the frames'
+        own pixels. Of a bare tensor nobody can tell that it holds vectors, and only where they stand is undone, not
+        how long they are: for those there is `undo_flow`.
+
         Args:
             dense: (B, ..., h, w), for example (B, C, h, w), (B, T, C, h, w) or labels (B, h, w). (h, w) is the size of
-                the model input or a whole fraction of it, such as the token grid.
-            geometry: `inputs.geometry` of the batch it was computed from.
+                the model input or a whole fraction of it, such as the token grid. Or a `FlowOutput`.
+            geometry: `inputs.geometry` of the batch it was computed from; `inputs.geometry[:1]` is that of its first
+                image.
             mode: "bilinear" or "bicubic" for floats, "nearest" for any type, such as labels.
             fill: Value for pixels that fit="crop" cut away. Whole numbers have no NaN and must name one, such as 255.
 
         Returns:
             (B, ..., H, W) at the frames' own size; a list of (..., H, W) where the frames of the batch differ in size.
+            Of a `FlowOutput` another one, or a list of one per pair, each with B = 1.
 
         Raises:
             ValueError: Another batch, a size that is no whole fraction of the model input, an unknown mode, or a mode
                 or fill that the type of `dense` does not allow.
-            TypeError: `dense` is no tensor, or `geometry` no Geometry.
+            TypeError: `dense` is no tensor and no `FlowOutput`, or `geometry` no Geometry.
         """
+        if isinstance(dense, FlowOutput):
+            return self._undo_flow_output(dense, geometry, mode, fill)
         check_dense(dense, geometry, mode, fill)
-        first = geometry.placements[0]
-        if all(placement == first for placement in geometry.placements):
-            return from_model(dense, first, geometry.model_size, mode, fill)
-        return [
-            from_model(item, placement, geometry.model_size, mode, fill)
-            for item, placement in zip(dense, geometry.placements, strict=True)
-        ]
+        if looks_like_flow(dense, geometry):
+            logger.warning(
+                "undo() got two channels at the size of the model input, %s. If they are optical flow, its vectors are "
+                "not rescaled: pass what net.flow() returned, whole, or call undo_flow()",
+                by(geometry.model_size),
+            )
+        return self._undo(dense, geometry, mode, fill)
 
-    def undo_flow(self, flow: Tensor, geometry: Geometry, *, fill: float = math.nan) -> Tensor | list[Tensor]:
+    def undo_flow(
+        self, flow: Tensor, geometry: Geometry, *, mode: str = "bilinear", fill: float = math.nan
+    ) -> Tensor | list[Tensor]:
         """Brings optical flow back to the frames' own size, its vectors rescaled to the frames' own pixels.
 
         Args:
             flow: (B, ..., 2, h, w), x right and y down, in pixels of the model input.
             geometry: As in `undo`.
+            mode: As in `undo`.
             fill: As in `undo`.
 
         Returns:
@@ -208,13 +310,32 @@ class MidwayImageProcessor(BaseImageProcessor):
             ValueError: Not two channels; and as `undo`.
             TypeError: As `undo`.
         """
-        check_dense(flow, geometry, "bilinear", fill)
+        check_dense(flow, geometry, mode, fill)
         if flow.ndim < 4 or flow.shape[-3] != 2:
             raise ValueError(f"flow must have shape (B, ..., 2, h, w), got {tuple(flow.shape)}")
-        scales = [(p.source[1] / p.resized[1], p.source[0] / p.resized[0]) for p in geometry.placements]
-        scale = torch.tensor(scales, dtype=torch.promote_types(flow.dtype, torch.float32), device=flow.device)
-        scaled = flow * scale.view(len(scales), *[1] * (flow.ndim - 4), 2, 1, 1)
-        return self.undo(scaled.to(flow.dtype), geometry, fill=fill)
+        scale = _pixels_of_the_frame(flow, geometry)
+        scaled = flow * scale.view(len(scale), *[1] * (flow.ndim - 4), 2, 1, 1)
+        return self._undo(scaled.to(flow.dtype), geometry, mode, fill)
+
+    def _undo_flow_output(
+        self, output: FlowOutput, geometry: Geometry, mode: str, fill: float
+    ) -> FlowOutput | list[FlowOutput]:
+        """Flow in the frames' own pixels, and the logarithm of its scale: plus that of the mean factor of x and y."""
+        flow = self.undo_flow(output.flow, geometry, mode=mode, fill=fill)
+        longer = _pixels_of_the_frame(output.uncertainty, geometry).log().mean(dim=1)
+        uncertainty = self._undo(output.uncertainty + longer.view(-1, 1, 1), geometry, mode, fill)
+        if isinstance(flow, Tensor) and isinstance(uncertainty, Tensor):
+            return FlowOutput(flow, uncertainty)
+        return [FlowOutput(one[None], how[None]) for one, how in zip(flow, uncertainty, strict=True)]
+
+    def _undo(self, dense: Tensor, geometry: Geometry, mode: str, fill: float) -> Tensor | list[Tensor]:
+        first = geometry.placements[0]
+        if all(placement == first for placement in geometry.placements):
+            return from_model(dense, first, geometry.model_size, mode, fill)
+        return [
+            from_model(item, placement, geometry.model_size, mode, fill)
+            for item, placement in zip(dense, geometry.placements, strict=True)
+        ]
 
     def describe(self, size: Sequence[int] | None = None) -> str:
         """Says in plain English what happens to a frame.
@@ -251,9 +372,11 @@ class MidwayImageProcessor(BaseImageProcessor):
     def _target(self) -> Size | None:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
-    def _normalise(self, frames: Tensor) -> Tensor:
-        mean, std = (frames.new_tensor(values).view(3, 1, 1) for values in (self.image_mean, self.image_std))
-        return (frames - mean).div_(std)
+
+def _pixels_of_the_frame(like: Tensor, geometry: Geometry) -> Tensor:
+    """How many of a frame's own pixels, across and down, a pixel of the model input is: (B, 2)."""
+    scales = [(p.source[1] / p.resized[1], p.source[0] / p.resized[0]) for p in geometry.placements]
+    return torch.tensor(scales, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
 
 
 def register_image_processor(auto_class: Any, config_class: type) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import os
 from importlib import metadata
 from pathlib import Path
@@ -11,18 +12,27 @@ from pathlib import Path
 from midway_hub.video.container import index_video
 from midway_hub.video.decord_reader import DecordReader
 from midway_hub.video.errors import VideoError
+from midway_hub.video.index_cache import cached_index
 from midway_hub.video.pyav_reader import PyAVReader
 from midway_hub.video.reader import BaseReader, FrameReader
+from midway_hub.video.still_reader import StillReader
 from midway_hub.video.torchcodec_reader import TorchCodecReader
+
+logger = logging.getLogger("midway_hub")
 
 READERS: dict[str, type[BaseReader]] = {r.name: r for r in (PyAVReader, TorchCodecReader, DecordReader)}
 """All readers by name, the fastest first; benchmarks/video.py measures them (the first two are level)."""
 
 
 def open_video(
-    path: str | os.PathLike[str], *, reader: str = "auto", stream: int | None = None, num_threads: int = 0
+    path: str | os.PathLike[str],
+    *,
+    reader: str = "auto",
+    stream: int | None = None,
+    num_threads: int = 0,
+    index_cache: str | os.PathLike[str] | None = None,
 ) -> FrameReader:
-    """Open a video for frame-exact reading; use the result as a context manager.
+    """Open a video for frame-exact reading; use the result as a context manager. A picture is a video of one frame.
 
     `"auto"` takes the fastest installed reader that is known to be exact for this file. That includes that a damaged
     picture is an error: decord and torchcodec hand out a concealed one in its place, so they are only used when asked
@@ -33,6 +43,8 @@ def open_video(
         reader: "auto", "pyav", "decord" or "torchcodec".
         stream: Index of a video stream within the container; None for the one that FFmpeg picks.
         num_threads: Decoding threads, 0 for the decoder's choice; 1 is best where many processes read.
+        index_cache: Folder that keeps the list of frames, for which else the whole file is read at every opening: for
+            those who open a video again and again. Lists of files that have changed are made anew. Default: none.
 
     Returns:
         The open reader.
@@ -48,7 +60,13 @@ def open_video(
         raise ValueError(f"unknown reader {reader!r}, the readers are 'auto', {', '.join(map(repr, READERS))}{hint}")
     if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
         raise ValueError(f"num_threads must be 0 (automatic) or a positive integer, got {num_threads!r}")
-    index = index_video(Path(path), stream)
+    index = (
+        index_video(Path(path), stream) if index_cache is None else cached_index(Path(path), stream, Path(index_cache))
+    )
+    if index.still and reader in ("auto", PyAVReader.name):
+        return StillReader(index, num_threads=num_threads)
+    if index.cut and index.packets is not None:
+        logger.warning("%s: only the first %d frames can be read: %s", path, len(index), index.cut)
     if reader == "auto":
         chosen = next(r for r in READERS.values() if r.reports_damage and not r.refusal(index) and not _obstacle(r))
         return chosen(index, num_threads=num_threads)

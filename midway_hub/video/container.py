@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from midway_hub.video.errors import VideoError
 from midway_hub.video.index import NO_TIME, Packets, VideoIndex, ticks
 from midway_hub.video.integrity import check_container
 from midway_hub.video.scan import Scan, why
+from midway_hub.video.still_reader import index_still
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("midway_hub")
 
 _MAX_REORDER = 64
+_PICTURES = ("_pipe", "image2")  # how FFmpeg's names of the formats of pictures end
+_PROFILED = ("apng", "png")
 
 
 def index_video(path: Path, stream: int | None = None) -> VideoIndex:
@@ -42,6 +46,10 @@ def index_video(path: Path, stream: int | None = None) -> VideoIndex:
     _check_file(path)
     with open_container(path) as container:
         video = _pick_stream(container, stream, path)
+        if container.format.name.endswith(_PICTURES):
+            still = index_still(path, video, packets=_count_packets(path, video.index))
+            if still is not None:
+                return still
         missing, broken_at = check_container(path)
         scan = Scan(container, video, broken_at)
         if scan.first_frame is None:
@@ -51,7 +59,6 @@ def index_video(path: Path, stream: int | None = None) -> VideoIndex:
         cut = _why_cut(video, scan, missing)
         if cut and packets is not None:
             times = times[: _contiguous(times, packets)]
-            logger.warning("%s: only the first %d frames can be read: %s", path, len(times), cut)
         return VideoIndex(
             path=path,
             stream=video.index,
@@ -59,7 +66,7 @@ def index_video(path: Path, stream: int | None = None) -> VideoIndex:
             format=container.format.name,
             codec=video.codec_context.codec.canonical_name,
             pixel_format=scan.first_frame.format.name,
-            **_geometry(scan.first_frame),
+            **_geometry(scan.first_frame, video.codec_context.codec.canonical_name),
             time_base=video.time_base,
             pts=times,
             end=int(times[-1]) + _last_duration(times, video, scan),
@@ -225,16 +232,51 @@ def _last_duration(times: np.ndarray, video: VideoStream, scan: Scan) -> int:
     return int(np.median(np.diff(times))) if len(times) > 1 else _ticks_per_frame(video)
 
 
-def _geometry(frame: VideoFrame) -> dict[str, Any]:
+def _count_packets(path: Path, stream: int) -> int:
+    with open_container(path) as container:
+        return sum(bool(packet.size) for packet in container.demux(container.streams[stream]))
+
+
+def _geometry(frame: VideoFrame, codec: str) -> dict[str, Any]:
     """Displayed size and orientation, from the display matrix (16.16 fixed point, row by row)."""
     matrix = (1, 0, 0, 1)
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is not None:
-        a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
+    if found := _display_matrix(frame, codec):
+        a, b, c, d = found
         straight = abs(a) + abs(d) >= abs(b) + abs(c)
         matrix = (_sign(a), 0, 0, _sign(d)) if straight else (0, _sign(b), _sign(c), 0)
     width, height = (frame.width, frame.height) if matrix[0] else (frame.height, frame.width)
     return {"width": width, "height": height, "matrix": matrix}
+
+
+def _display_matrix(frame: VideoFrame, codec: str) -> tuple[int, int, int, int] | None:
+    """The upper left of a frame's display matrix, None where it has none.
+
+    PyAV lists all that goes with a frame or nothing. Of a colour profile that has a name it frees what is FFmpeg's, so
+    profiles are taken off first; of what its FFmpeg knows and it does not, such as EXIF in Motion JPEG, it makes an
+    error, so that only the rotation is left to ask for.
+    """
+    shown = _without_profile(frame) if codec in _PROFILED else frame
+    try:
+        stored = shown.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        return {0: None, 90: (0, -1, 1, 0), -90: (0, 1, -1, 0)}.get(frame.rotation, (-1, 0, 0, -1))
+    if stored is None:
+        return None
+    a, b, _, c, d = np.frombuffer(bytes(stored), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _without_profile(frame: VideoFrame) -> VideoFrame:
+    import av.filter
+
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(frame, time_base=Fraction(1)),
+        graph.add("sidedata", "mode=delete:type=ICC_PROFILE"),
+        graph.add("buffersink"),
+    ).configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 def _sign(value: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,13 @@ class DecordReader(BaseReader):
         import decord
 
         try:
-            return self._decoder.get_batch(list(indices)).asnumpy()
+            return _as_array(self._decoder.get_batch(list(indices)))
+        except ImportError as error:  # of the framework that frames are to be handed to
+            raise VideoError(
+                f"{self.path}: decord is told to hand its frames to another framework, and cannot: "
+                f"{' '.join(str(error).split())}; take that "
+                "back with decord.bridge.reset_bridge(), or use reader='auto'"
+            ) from error
         except (decord.DECORDError, RuntimeError) as error:
             if len(indices) > 1:  # to name the frame
                 return np.concatenate([self._read([index]) for index in indices])
@@ -62,3 +69,12 @@ class DecordReader(BaseReader):
 
     def _release(self) -> None:
         del self._decoder
+
+
+def _as_array(frames: Any) -> np.ndarray:
+    """Take decord's frames as the bridge hands them out that the program has set in this thread.
+
+    Without one they are decord's own arrays; MXNet's and TVM's know `asnumpy` too, PyTorch's and TensorFlow's `numpy`.
+    """
+    convert = getattr(frames, "asnumpy", None) or getattr(frames, "numpy", None)
+    return np.asarray(frames if convert is None else convert())

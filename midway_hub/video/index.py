@@ -11,6 +11,8 @@ import numpy as np
 
 NO_TIME = -(1 << 63)
 """The time of a packet that has none."""
+STILL = "still"
+"""The format of a file that is a single picture."""
 
 
 def ticks(time: int | None) -> int:
@@ -54,7 +56,7 @@ class VideoIndex:
         path: The file.
         stream: Index of the video stream within the container.
         is_default_stream: It is the one that FFmpeg picks.
-        format: FFmpeg's name of the container format.
+        format: FFmpeg's name of the container format, or `STILL`.
         codec: FFmpeg's name of the codec.
         pixel_format: FFmpeg's name of the stored pictures' format.
         width, height: Pixels as displayed.
@@ -94,6 +96,11 @@ class VideoIndex:
         seconds = (self.pts - self.pts[0]) * self.time_base.numerator / self.time_base.denominator
         seconds.flags.writeable = False
         return seconds
+
+    @property
+    def still(self) -> bool:
+        """The file is a single picture."""
+        return self.format == STILL
 
     @property
     def duration(self) -> float:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from midway_hub import _console as console
+
+if TYPE_CHECKING:
+    from midway_hub.training.settings import Settings
 
 Recipe = Annotated[str, typer.Argument(help="Name of a recipe (see `recipes`) or path of a YAML file.")]
 Overrides = Annotated[
@@ -27,15 +30,14 @@ Options = Annotated[
 ]
 
 
-def parsed_options(options: list[str] | None) -> dict[str, Any]:
-    """Read name=value; values are YAML."""
-    import yaml
+def parsed_options(options: list[str] | None, root: type[Settings] | None = None) -> dict[str, Any]:
+    """Read name=value as overrides are read; `root` says which values are text."""
+    from midway_hub.training.overrides import overridden
 
-    pairs = [option.partition("=") for option in options or ()]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise ValueError(f"--set takes name=value, got {name!r}")
-    return {name: yaml.safe_load(value) for name, _, value in pairs}
+    for option in options or ():
+        if "=" not in option:
+            raise ValueError(f"--set takes name=value, got {option!r}")
+    return overridden({}, options or (), root)
 
 
 def _log_to_stderr() -> None:

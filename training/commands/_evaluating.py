@@ -37,7 +37,8 @@ WorldSize = Annotated[
 
 
 def open_network(name: str, *, device: str | None, dtype: str) -> MidwayNetwork:
-    return load_network(name, device=device, dtype=dtype, offline=False)
+    with console.download_lines():
+        return load_network(name, device=device, dtype=dtype, offline=False)
 
 
 def open_flow_data(
@@ -53,12 +54,12 @@ def open_flow_data(
 def open_labelled_data(
     name: str, root: Path | None, worlds: int, world_size: str | None, options: list[str] | None
 ) -> SegmentationDataset:
-    from midway_hub.training.data.segmentation.presets import build_segmentation_dataset
+    from midway_hub.training.data.segmentation.presets import FolderLayout, build_segmentation_dataset
     from midway_hub.training.data.segmentation.world import WorldSegmentation
 
     if name.partition(":")[0] == WORLD:
         return WorldSegmentation(*_worlds(name, worlds, world_size, options))
-    return build_segmentation_dataset(name, _needed(root, name), **parsed_options(options))
+    return build_segmentation_dataset(name, _needed(root, name), **parsed_options(options, FolderLayout))
 
 
 def _worlds(name: str, count: int, size: str | None, options: list[str] | None) -> tuple[WorldSettings, range]:

@@ -37,7 +37,7 @@ def pack(
     if dry_run:
         console.say(packs.forecast(videos, out, wanted).text)
         return
-    with console.step_bars(enabled=True) as bars:
+    with console.step_bars() as bars:
         report = packs.pack(videos, out, wanted, progress=lambda at: bars("packing", at.files_done, at.files_total))
     console.say(
         f"{report.folder}: {report.videos} videos, {report.frames} frames, {report.bytes / 1e6:.1f} MB, "
@@ -52,7 +52,7 @@ def check_pack(folder: Annotated[Path, typer.Argument(help="A pack's folder.")],
     """Check a pack: every checksum, every index, a sample of the pictures. Exit code 1 if something is broken."""
     from midway_hub.training.data import packs
 
-    with console.step_bars(enabled=True) as bars:
+    with console.step_bars() as bars:
         report = packs.verify(folder, processes=processes, progress=lambda done, total: bars("checking", done, total))
     console.say(report.text)
     if not report.ok:

@@ -40,21 +40,28 @@ def check_labels(
 ) -> None:
     """Count what label maps hold, and say what looks wrong: labels off by one, classes that never occur, empty maps.
 
-    Exit code 1 if something does.
+    Exit code 1 if something does. Of a folder without -s classes=... every number but 255 is counted as a class.
 
     Example: check-labels folder --root mine -s classes=[road,sky] -s encoding=zero_is_ignored
     """
     from midway_hub.training.data.segmentation import build_segmentation_dataset, label_histogram
+    from midway_hub.training.data.segmentation.presets import FolderLayout
 
-    found = build_segmentation_dataset(dataset, root, **parsed_options(options))
-    with console.step_bars(enabled=not as_json) as bars:
-        report = label_histogram(found, limit, progress=lambda done, total: bars("label maps", done, total))
+    chosen = parsed_options(options, FolderLayout)
+    found = build_segmentation_dataset(dataset, root, **chosen)
+    unnamed = dataset == "folder" and not {"classes", "palette", "encoding"} & set(chosen)
+    with console.step_bars() as bars:
+        report = label_histogram(
+            found, limit, by_number=unnamed, progress=lambda done, total: bars("label maps", done, total)
+        )
     if as_json:
         console.print_json(report.to_dict())
     else:
         console.say(report.table())
         for warning in report.warnings:
             console.warning(warning)
+        if unnamed:
+            console.say("numbers are taken for classes; to have them checked, name them in order: -s classes=[...]")
     if report.warnings:
         raise typer.Exit(1)
 

@@ -76,7 +76,7 @@ def flow(
     estimators = _estimators(model or [], peers, tile=tile, overlap=overlap, device=device, dtype=dtype)
     if short_side is not None:
         estimators = [each if isinstance(each, ZeroMotion) else Resized(each, short_side) for each in estimators]
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_flow(data, estimators, out=out, limit=limit, pictures=pictures, progress=bars)
     show(result, flow_tables(result), out=out, as_json=as_json)
 
@@ -118,7 +118,7 @@ def segmentation(
     network = open_network(model, device=device, dtype=dtype)
     sides = None if scale is None else size_of(scale, "--scale must be LONGxSHORT in pixels, such as 2048x1024")
     pipeline = None if sides is None else SegmentationPipeline(scale=sides)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_segmentation(
             network, data, pipeline, slide=slide_of(slide), out=out, limit=limit, pictures=pictures, progress=bars
         )

@@ -45,10 +45,13 @@ def classification(
 
     pictures = read_pictures(root, test_share=test_share)
     network = load_network(model, device=device, dtype=dtype, offline=False)
-    processor = MidwayImageProcessor(fit="crop", size=size, multiple=network.config.patch_size)
+    own = network.image_processor
+    processor = MidwayImageProcessor(
+        fit="crop", size=size, multiple=own.multiple, image_mean=own.image_mean, image_std=own.image_std
+    )
     encoder = network_encoder(network, processor, name=model, kind=features)  # type: ignore[arg-type]  # checked there
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_classification(encoder, pictures, neighbours=neighbours, batch=batch, out=out, progress=bars)
     show(result, classification_tables(result), out=None, as_json=as_json)

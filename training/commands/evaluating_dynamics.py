@@ -70,7 +70,7 @@ def dynamics(
 
     data = open_flow_data(dataset, root, worlds, world_size, options)
     readers = _readers(model, gates, draws=draws, device=device, dtype=dtype)
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_dynamics(
             data, readers, short_side=short_side, out=out, limit=limit, pictures=pictures, progress=bars
         )

@@ -18,7 +18,9 @@ app = typer.Typer()
 
 @command(app)
 def propagation(
-    dataset: Annotated[str, typer.Option(help="davis (2017 val), vip or jhmdb.")],
+    dataset: Annotated[
+        str, typer.Option(help="davis (2017 val), vip or jhmdb. In masks 0 is the background and 255 does not count.")
+    ],
     root: Annotated[Path, typer.Option(help="The data set's folder, as its archive unpacks.")],
     model: Annotated[
         str,
@@ -33,6 +35,10 @@ def propagation(
     layer: Annotated[
         int, typer.Option(help="Block from 0, negatives from the last; of backward features a level, -1 the lowest.")
     ] = -1,
+    binary_masks: Annotated[
+        bool,
+        typer.Option("--binary-masks", help="Of davis: masks are of one object, white on black (2016's, 0 and 255)."),
+    ] = False,
     out: Out = None,
     limit: Limit = None,
     pictures: Pictures = 8,
@@ -53,7 +59,7 @@ def propagation(
 
     evaluate propagation --dataset davis --root /data/DAVIS -m timm:vit_small_patch16_224.dino --protocol dino
     """
-    from midway_hub.training.evaluation.propagation.datasets import DATASETS
+    from midway_hub.training.evaluation.propagation.datasets import DATASETS, davis_sequences
     from midway_hub.training.evaluation.propagation.encoders import load_encoder
     from midway_hub.training.evaluation.propagation.evaluate import evaluate_propagation
     from midway_hub.training.evaluation.propagation.tables import propagation_table
@@ -63,8 +69,10 @@ def propagation(
 
     if dataset not in DATASETS:
         raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    if binary_masks and dataset != "davis":
+        raise ValueError(f"--binary-masks is for --dataset davis, whose masks are of objects; got {dataset!r}")
     rules = adjusted(find_protocol(protocol, dataset=dataset), parsed_options(options))
-    data = DATASETS[dataset](root)
+    data = davis_sequences(root, binary=True) if binary_masks else DATASETS[dataset](root)
     encoder = load_encoder(
         model,
         features=features,
@@ -72,7 +80,7 @@ def propagation(
         device=choose_device(device),
         dtype=dtype,  # type: ignore[arg-type]
     )
-    with console.step_bars(enabled=not as_json) as bars:
+    with console.step_bars() as bars:
         result = evaluate_propagation(encoder, data, rules, out=out, limit=limit, pictures=pictures, progress=bars)
     if as_json:
         console.print_json(plain(result))

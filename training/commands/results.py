@@ -96,7 +96,9 @@ def submit(
 
 @command(app, panel="Results")
 def init(
-    recipe: Annotated[str, typer.Argument(help="An `init` recipe, e.g. pico_untrained.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe of kind init, or of kind pretrain: what its training begins with.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to write config.json, model.safetensors, ... into.")],
 ) -> None:
     """Write the seeded, untrained checkpoint that a recipe describes."""

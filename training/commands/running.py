@@ -22,11 +22,32 @@ NewRunDir = Annotated[Path | None, typer.Option(help="Where everything is writte
 
 
 @command(app, panel="Train")
-def recipes(as_json: Json = False) -> None:
-    """List the recipes for pretraining, flow and segmentation."""
-    from midway_hub.training.kinds import KINDS
-    from midway_hub.training.recipes import list_recipes, read_recipe
+def recipes(
+    show: Annotated[
+        str | None,
+        typer.Option(help="Print this recipe (a name or a file) instead: every key, its value and what it means."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes for pretraining, flow and segmentation.
 
+    Example: recipes --show smoke > mine.yaml
+    """
+    from midway_hub.training.kinds import KINDS, settings_of
+    from midway_hub.training.recipes import kind_of, list_recipes, read_recipe
+
+    if show is not None:
+        from midway_hub.training.recipes.shown import shown
+        from midway_hub.training.yaml_text import parse_yaml
+
+        kind_name = kind_of(show)
+        text = shown(settings_of(kind_name), read_recipe(show, kind=kind_name))
+        text = text if "\nkind: " in text else f"kind: {kind_name}\n{text}"
+        if as_json:
+            console.print_json(parse_yaml(text, show))
+        else:
+            console.say(text.rstrip())
+        return
     found = [(kind, name) for kind in KINDS for name in list_recipes(kind)]
     rows = [(name, kind, " ".join(read_recipe(name, kind=kind).get("description", "").split())) for kind, name in found]
     if as_json:
@@ -95,15 +116,20 @@ def segmentation(
 def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
     """Go on with a run of any kind from its last whole checkpoint: the weights become those of a run never stopped.
 
-    Only what does not say what is learned may be overridden, e.g. engine.log_every or data.workers.
+    Only what does not say what is learned may be overridden, e.g. engine.log_every or data.workers; and steps=N (or
+    epochs=N) makes a run longer.
     """
+    from midway_hub.training.configuration import lengthened
     from midway_hub.training.kinds import kind, kind_of_run
 
     saved = run_dir / "config.yaml"
     if not saved.is_file():
         raise FileNotFoundError(f"{run_dir} is no run directory: it has no config.yaml; start one with `pretrain`")
     name = kind_of_run(run_dir)
-    _run(name, kind(name).load(saved, overrides or ()), run_dir)
+    config = kind(name).load(saved, overrides or ())
+    if longer := lengthened(kind(name).load(saved, ()), config):
+        console.say(longer)
+    _run(name, config, run_dir, longer=longer is not None)
 
 
 @command(app, panel="Train")
@@ -154,10 +180,10 @@ def _start(
     _run(name, config, run_dir or Path("runs") / recipe.replace("/", "-").removesuffix(".yaml"))
 
 
-def _run(name: str, config: Configuration, run_dir: Path) -> None:
+def _run(name: str, config: Configuration, run_dir: Path, *, longer: bool = False) -> None:
     from midway_hub.training.kinds import kind
 
-    outcome = kind(name).run(config, run_dir)
+    outcome = kind(name).run(config, run_dir, longer=longer)
     if outcome is None:  # not the first process
         return
     console.say(f"{outcome.state} at step {outcome.step}: {run_dir}")

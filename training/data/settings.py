@@ -10,6 +10,8 @@ from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.settings import Settings
 from pydantic import Field, field_validator, model_validator
 
+TimeUnit = Literal["s", "ms", "us", "ns"]
+
 
 class GapSettings(Settings):
     """How far apart the two frames of a pair are: exactly one of the two ranges is given."""
@@ -65,7 +67,10 @@ class DataSettings(Settings):
     """Distance of the two frames of a pair."""
 
     frame_rate: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    """Frames per second that `frames` were decoded at: image files have no times."""
+    """Frames per second that `frames` were decoded at, where their names tell no times."""
+
+    frame_times: TimeUnit | None = None
+    """Unit of the times that `frames` are named by, as cameras write them: `s`, `ms`, `us` or `ns`; else null."""
 
     pairs_per_visit: int = Field(default=5, ge=1)
     """Pairs taken each time a video is opened."""
@@ -113,6 +118,11 @@ class DataSettings(Settings):
             raise ValueError(f"data.path is {self.path}, but data.source=synthetic reads no files; set data.source too")
         if self.source != "synthetic" and self.path is None:
             raise ValueError(f"data.source={self.source} needs data.path: where the {self.source} lie")
+        if self.frame_times is not None and self.source != "frames":
+            raise ValueError(
+                f"data.frame_times reads times out of names of decoded frames and needs data.source=frames, got "
+                f"{self.source}"
+            )
         if self.every_pair and self.source != "frames":
             raise ValueError(
                 f"data.every_pair takes decoded frames one by one and needs data.source=frames, got {self.source}"

@@ -21,6 +21,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from midway_hub.processing import IMAGENET, Normalisation
+
 Example = dict[str, np.ndarray]
 
 
@@ -82,6 +84,7 @@ class SupervisedBatches:
         world_size: All processes.
         accumulate: Micro-batches of a step.
         pin_memory: Prepare micro-batches for asynchronous copies to a GPU.
+        normalisation: What frames are normalised by.
 
     Raises:
         ValueError: The examples of a step cannot be shared by the processes and micro-batches.
@@ -98,8 +101,10 @@ class SupervisedBatches:
         world_size: int = 1,
         accumulate: int = 1,
         pin_memory: bool = False,
+        normalisation: Normalisation = IMAGENET,
     ) -> None:
         self.examples, self._loading, self._pin_memory = examples, loading, pin_memory
+        self._normalisation = normalisation
         self._sampler = Sampler(
             len(examples), seed=seed, timeline=timeline, rank=rank, world_size=world_size, accumulate=accumulate
         )
@@ -132,7 +137,7 @@ class SupervisedBatches:
     def finish(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """Return the arrays on `device`, frames (B, 3, H, W) normalised."""
         moved = {name: array.to(device, non_blocking=True) for name, array in batch["arrays"].items()}
-        return {name: normalise(t) if is_frames(t) else t for name, t in moved.items()}
+        return {name: normalise(t, self._normalisation) if is_frames(t) else t for name, t in moved.items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what identifies the data."""

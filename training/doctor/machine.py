@@ -60,6 +60,6 @@ def _memory(device: torch.device) -> int | None:
         return None
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for file in _CGROUP:
-        text = file.read_text().strip() if file.is_file() else "max"
+        text = file.read_text(encoding="utf-8").strip() if file.is_file() else "max"
         limits += [int(text)] if text.isdigit() else []
     return min(limits)

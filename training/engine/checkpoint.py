@@ -29,6 +29,8 @@ from midway_hub.training.engine.configuration import differences, essential, ref
 from midway_hub.training.engine.durable import as_disk_full, sync, write_bytes
 from torch import Tensor
 
+from midway_hub._stored import read_json
+
 _log = logging.getLogger("midway_hub")
 _NAME = re.compile(r"step_(\d+)")
 _MANIFEST = "manifest.json"
@@ -159,7 +161,7 @@ class Checkpoints:
             step=step,
             network=safetensors.torch.load_file(place / "network.safetensors"),
             optimizer=torch.load(place / "optimizer.pt", map_location="cpu", weights_only=True),
-            engine=json.loads((place / "engine.json").read_text()),
+            engine=read_json(place / "engine.json", "remove this checkpoint: the run goes on from the one before"),
             ranks=[safetensors.torch.load_file(path) for path in ranks],
             best=safetensors.torch.load_file(best) if best.exists() else {},
         )
@@ -204,18 +206,19 @@ def verify(folder: Path) -> dict[str, Any]:
         CheckpointError: The manifest or a file is missing, too short, or has changed.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-        files, _ = manifest["files"].items(), manifest["config"]
-    except (OSError, ValueError, KeyError) as error:
+        remedy = "the run goes on from the checkpoint before, if there is one"
+        manifest = read_json(folder / _MANIFEST, remedy, keys=("files", "config"))
+        files = {name: (int(wanted["bytes"]), str(wanted["sha256"])) for name, wanted in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} is damaged: {_MANIFEST} cannot be read ({error})") from error
-    for name, wanted in files:
+    for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{folder} is damaged: {name} is missing")
-        if path.stat().st_size != wanted["bytes"]:
-            raise CheckpointError(f"{path} is damaged: {path.stat().st_size} bytes instead of {wanted['bytes']}")
+        if path.stat().st_size != size:
+            raise CheckpointError(f"{path} is damaged: {path.stat().st_size} bytes instead of {size}")
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted["sha256"]:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise CheckpointError(f"{path} is damaged: its content is not what was written (sha256 differs)")
     return manifest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from midway_hub.training.engine.durable import as_disk_full, sync
 from midway_hub.training.engine.settings import EngineSettings
 
 from midway_hub._extras import how_to_install
+
+_log = logging.getLogger("midway_hub")
 
 
 class MetricWriter(Protocol):
@@ -65,6 +68,9 @@ def drop_lines_after(path: Path, step: int) -> int:
         if not line.endswith(b"\n") or not _belongs(line, step):
             break
         kept += len(line)
+    later = sum(_belongs(line, step) for line in content[kept:].splitlines())
+    if later:
+        _log.warning("%s is damaged: %d of its lines, behind one that cannot be read, are lost", path, later)
     if kept < len(content):
         with path.open("r+b") as file:
             file.truncate(kept)

@@ -15,6 +15,8 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from midway_hub.training.engine.settings import EngineSettings
 
+from midway_hub.devices import checked_device
+
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=2)
@@ -48,6 +50,7 @@ def make_fabric(settings: EngineSettings) -> Fabric:
         ValueError: The devices or nodes asked for are not those that the launcher started, or not there.
     """
     accelerator = choose_accelerator(settings)
+    checked_device(accelerator)
     devices, nodes = _size(settings, accelerator)
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

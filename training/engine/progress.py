@@ -9,6 +9,7 @@ from midway_hub.training.timeline import Timeline
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from midway_hub._console import ERR
+from midway_hub._progress import Lines, duration
 
 _log = logging.getLogger("midway_hub")
 
@@ -56,7 +57,6 @@ class ProgressReport:
 
     def __init__(self, timeline: Timeline, done: int, *, shown: bool) -> None:
         self._timeline = timeline
-        self._shown = shown
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -69,10 +69,15 @@ class ProgressReport:
         )
         self._task = self._bar.add_task("steps", total=timeline.steps, completed=done, figures="")
         self._bar.start()
+        self._lines = Lines(_log.info) if shown and not ERR.is_terminal else None
+        if self._lines:
+            self._lines.update("steps", done, timeline.steps)
 
     def step(self, done: int) -> None:
-        """Move the bar."""
+        """Move the bar, or write a line if there was none for long."""
         self._bar.update(self._task, completed=done)
+        if self._lines:
+            self._lines.update("steps", done, self._timeline.steps)
 
     def figures(self, done: int, values: dict[str, float]) -> None:
         """Show the values just logged."""
@@ -81,7 +86,8 @@ class ProgressReport:
             f"{values['data_wait']:.0%} waiting for data"
         )
         self._bar.update(self._task, figures=text)
-        if self._shown and not ERR.is_terminal:
+        if self._lines:
+            self._lines.postpone()
             left = (self._timeline.steps - done) * values["seconds_per_step"]
             _log.info(
                 "step %d of %d (epoch %d): %s, %s left",
@@ -89,15 +95,9 @@ class ProgressReport:
                 self._timeline.steps,
                 self._timeline.epoch(done - 1),
                 text,
-                _duration(left),
+                duration(left),
             )
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.stop()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

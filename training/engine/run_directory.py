@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from midway_hub.training.engine.checkpoint import Checkpoints
 from midway_hub.training.engine.configuration import differences, essential, refuse_changes
 from midway_hub.training.engine.durable import replace_text
@@ -25,6 +24,9 @@ from midway_hub.training.engine.lock import Lock
 from midway_hub.training.engine.metrics import drop_lines_after
 from midway_hub.training.engine.run_record import RunRecord
 from midway_hub.training.engine.settings import MAY_CHANGE, EngineSettings
+from midway_hub.training.yaml_text import YamlError, dump_yaml, read_yaml
+
+from midway_hub._stored import damaged, need_keys, read_json
 
 _log = logging.getLogger("midway_hub")
 
@@ -90,7 +92,7 @@ class RunDirectory:
 
     def write_rejected(self, rejected: Sequence[Mapping[str, str]]) -> None:
         """Write which files could not be read so far, each once, beside what earlier jobs of this run found."""
-        data = json.loads(self._data.read_text())
+        data = self._read_data()
         known = {(entry["file"], entry["reason"]) for entry in data["rejected"]}
         found = {(entry["file"], entry["reason"]) for entry in rejected} | known
         if found != known:
@@ -101,22 +103,46 @@ class RunDirectory:
     def _data(self) -> Path:
         return self.path / "data.json"
 
+    def _read_data(self) -> dict[str, Any]:
+        remedy = (
+            "remove it to go on: it is written anew, without the check that the data are those that the run began with"
+        )
+        return read_json(self._data, remedy, keys=("fingerprint", "rejected"))
+
     def _adopt_config(self) -> None:
         file = self.path / "config.yaml"
         if file.exists():
-            old = yaml.safe_load(file.read_text())
+            old = read_config(file)
             differing = differences(old, self.config)
             refuse_changes(essential(differing, self._may_change), what="configuration", where=str(self.path))
             for key, (before, now) in differing.items():
                 _log.info("%s changed from %s to %s", key, before, now)
             if not differing:
                 return
-        replace_text(file, yaml.safe_dump(self.config, sort_keys=False))
+        replace_text(file, dump_yaml(self.config))
 
     def _adopt_data(self, fingerprint: Mapping[str, Any]) -> None:
         fingerprint = json.loads(json.dumps(fingerprint))
         if self._data.exists():
-            old = json.loads(self._data.read_text())["fingerprint"]
+            old = self._read_data()["fingerprint"]
             refuse_changes(differences(old, fingerprint, "data"), what="data set", where=str(self.path))
             return
         replace_text(self._data, json.dumps({"fingerprint": fingerprint, "rejected": []}, indent=2))
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read the `config.yaml` of a run.
+
+    Raises:
+        DamagedFileError: It is no configuration.
+        OSError: It is not there.
+    """
+    remedy = (
+        f"remove it and give the command that began the run once more, with --run-dir {file.parent}: it goes on from "
+        "the last checkpoint, which knows the configuration too"
+    )
+    try:
+        found = read_yaml(file)
+    except YamlError as error:
+        raise damaged(file, str(error).removeprefix(str(file)).lstrip(" :"), remedy) from None
+    return need_keys(found, file, remedy)

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from midway_hub.training.engine.durable import replace_text
 
+from midway_hub._stored import DamagedFileError, damaged, read_json
+
 _log = logging.getLogger("midway_hub")
 _MOST_INCIDENTS = 1000
 
@@ -31,9 +33,9 @@ class RunRecord:
         self.facts: dict[str, Any] = {"id": uuid.uuid4().hex, "resumes": [], "incidents": []}
         if path.exists():
             try:
-                self.facts = json.loads(path.read_text())
-            except ValueError:
-                _log.warning("%s cannot be read; starting a new one", path)
+                self.facts = _checked(read_json(path, "a new one is started", keys=self.facts), path)
+            except DamagedFileError as error:
+                _log.warning("%s", error)
 
     def start(self, *, step: int, **facts: Any) -> None:
         """Note that the run goes from `step` on, with what it runs on now."""
@@ -41,6 +43,9 @@ class RunRecord:
             self.facts["resumes"].append({"time": _now(), "step": step, "host": socket.gethostname()})
         else:
             self.facts["started"] = _now()
+        before, now = self.facts.get("steps"), facts.get("steps")
+        if before is not None and now is not None and before != now:
+            self.facts.setdefault("lengths", []).append({"time": _now(), "step": step, "from": before, "to": now})
         for old in ("error", "ended"):
             self.facts.pop(old, None)
         self.facts |= {"state": "running", "host": socket.gethostname(), **facts}
@@ -68,6 +73,13 @@ class RunRecord:
 
     def _write(self) -> None:
         replace_text(self._path, json.dumps(self.facts, indent=2))
+
+
+def _checked(facts: dict[str, Any], path: Path) -> dict[str, Any]:
+    for name in ("resumes", "incidents"):
+        if not isinstance(facts[name], list):
+            raise damaged(path, f"its {name} are no list", "a new one is started")
+    return facts
 
 
 def _now() -> str:

@@ -42,6 +42,11 @@ def _commit(file: Path) -> str | None:
 
 def _git(file: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(file.parent), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ["git", "-C", str(file.parent), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=20,
     )
     return done.stdout.strip()

@@ -9,6 +9,8 @@ import numpy as np
 from midway_hub.training.data.flow.sample import FlowDataset
 from midway_hub.training.data.segmentation.sample import SegmentationDataset
 
+from midway_hub.file_names import fitting
+
 SHOWN_FILES = 5
 
 logger = logging.getLogger("midway_hub")
@@ -55,4 +57,4 @@ def spread(count: int, wanted: int | None) -> list[int]:
 def picture_file(folder: Path, index: int, *names: str) -> Path:
     """Return where the picture of an item goes: its number first, then names, made safe for every file system."""
     words = ["".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name) for name in names]
-    return folder / f"{'_'.join([f'{index:06d}', *words])[:120]}.png"
+    return folder / fitting("_".join([f"{index:06d}", *words])[:120], ".png", folder)

@@ -10,7 +10,7 @@ import torch
 from midway_hub.training.data.flow.sample import FlowDataset
 from midway_hub.training.data.segmentation.sample import SegmentationDataset
 from midway_hub.training.evaluation.flow.metrics import FlowMeter
-from midway_hub.training.evaluation.pixels import network_input
+from midway_hub.training.evaluation.pixels import inputs_of
 from midway_hub.training.evaluation.segmentation.agreement import check_classes
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
 
@@ -41,7 +41,7 @@ def flow_probe(dataset: FlowDataset, limit: int | None = None, *, overlap: float
         found, still = FlowMeter(), FlowMeter()
         for index in range(pairs):
             sample = dataset[index]
-            source, target = (network_input(frame, network.device) for frame in (sample.first, sample.second))
+            source, target = inputs_of(network, sample.first, sample.second)
             flow = network.flow(source, target, **tiles).flow[0].float().cpu().numpy()
             found.update(flow, sample)
             still.update(np.zeros_like(flow), sample)
@@ -72,7 +72,7 @@ def segmentation_probe(dataset: SegmentationDataset, limit: int | None = None) -
         meter = SegmentationMeter(dataset.classes)
         for index in range(pictures):
             sample = dataset[index]
-            labels = network.segment(network_input(sample.image, network.device)).labels[0].cpu().numpy()
+            labels = network.segment(*inputs_of(network, sample.image)).labels[0].cpu().numpy()
             meter.update(labels, sample.labels, name=sample.name)
         scores = meter.result()
         return {f"segmentation/{name}": getattr(scores, name) for name in ("miou", "accuracy", "class_accuracy")}

@@ -13,8 +13,11 @@ import numpy as np
 from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.versions import versions
 
+from midway_hub._stored import damaged, need_keys, read_json
+
 CONFIGURATION, RESULTS = "configuration.json", "results.json"
 SHOWN = 8
+_AGAIN = "remove the folder, or give another one, to measure anew"
 
 
 class RecordMismatchError(ValueError):
@@ -87,7 +90,10 @@ class EvaluationRecord:
 
     def _agree(self, file: Path) -> None:
         """Compare the configuration with the folder's, and write both together."""
-        before = json.loads(file.read_text()) if file.is_file() else {"protocol": self.protocol, "measured": {}}
+        before: dict[str, Any] = {"protocol": self.protocol, "measured": {}}
+        if file.is_file():
+            before = read_json(file, _AGAIN, keys=before)
+            need_keys(before["measured"], file, _AGAIN)
         shared = {name: settings for name, settings in self.measured.items() if name in before["measured"]}
         old = {"protocol": before["protocol"], **{name: before["measured"][name] for name in shared}}
         found = list(differences(old, {"protocol": self.protocol, **shared}))
@@ -108,7 +114,13 @@ class EvaluationRecord:
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             replace_text(self._items, whole)
-        yield from map(json.loads, whole.splitlines())
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                found = json.loads(line)
+                found["measured"], found["index"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise damaged(self._items, f"line {number} is no measurement", _AGAIN) from None
+            yield found
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

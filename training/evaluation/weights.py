@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from midway_hub import MidwayNetwork
+from midway_hub._regular import refuse_irregular
 
 
 def describe_network(network: MidwayNetwork) -> dict[str, Any]:
-    """Return where a network came from, what its weights are, and what it runs on; JSON-able.
+    """Return where a network came from, its weights, how its frames are normalised, what it runs on; JSON-able.
 
     Raises:
         ValueError: It is in training mode, in which its numbers would be of a network with parts dropped at random.
@@ -29,6 +30,7 @@ def describe_network(network: MidwayNetwork) -> dict[str, Any]:
         "sha256": weights_digest(network),
         "dtype": str(network.dtype).removeprefix("torch."),
         "device": str(network.device),
+        **network.image_processor.normalisation.to_dict(),
     }
 
 
@@ -44,5 +46,6 @@ def weights_digest(module: nn.Module) -> str:
 
 def file_digest(file: Path) -> str:
     """Return the sha256 of a file."""
+    refuse_irregular(file)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

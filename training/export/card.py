@@ -122,6 +122,11 @@ def _training(record: RunRecord, step: int) -> Iterator[tuple[str, Any]]:
     if (start := record.config.get("start")) is not None:
         yield "dynamics", start.get("dynamics")
         yield "encoder for both frames", start.get("encoder")
+    if changes := run.get("lengths"):
+        yield (
+            "made longer",
+            "; ".join(f"from {c['from']:,} to {c['to']:,} steps at step {c['step']:,}" for c in changes),
+        )
     yield "resumes", len(run.get("resumes") or ())
     yield "incidents", run.get("incident_count", len(run.get("incidents") or ()))
     yield "oddities of the released recipe that are on", ", ".join(compat_switches(record)) or "none"

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from midway_hub import MidwayNetwork
 from midway_hub._durable import sync
-from midway_hub.processing import MidwayImageProcessor
 from midway_hub.verify import save_golden
 from midway_hub.verify import verify as verify_network
 
@@ -119,6 +118,15 @@ def export_run(
     return out
 
 
+def set_export_aside(run_dir: Path) -> None:
+    """Give what a run exported the name of its step, `export_step_N`, before the run goes on for longer."""
+    export, steps = run_dir / "export", checkpoint_steps(run_dir)
+    if export.exists() and steps:
+        aside = run_dir / f"export_step_{steps[-1]}"
+        export.rename(aside)
+        _log.info("the weights of step %d are in %s", steps[-1], aside)
+
+
 def checkpoint_steps(run_dir: str | Path) -> list[int]:
     """Return the steps that a run has a checkpoint of, in order."""
     folder = Path(run_dir) / "checkpoints"
@@ -170,7 +178,6 @@ def _restored(trainable: Trainable, state: dict[str, Tensor], run_dir: Path) -> 
 
 def _write(network: MidwayNetwork, folder: Path) -> None:
     network.save_pretrained(folder)
-    MidwayImageProcessor(multiple=network.config.patch_size).save_pretrained(folder)
     save_golden(MidwayNetwork.from_pretrained(folder), folder)
 
 

@@ -10,6 +10,9 @@ from midway_hub.training.data.views import normalise
 from midway_hub.training.probes.dense import LabelledFrames
 from PIL import Image, ImageOps
 
+from midway_hub.label_maps import read_label_map
+from midway_hub.picture_files import read_picture
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -27,7 +30,8 @@ def read_labelled_folder(images: Path, labels: Path, *, size: int = 224, patch_s
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: No image has labels; a label map is not of one channel, or of another size than its image.
+        ValueError: No image has labels; a label map is not read exactly (`midway_hub.label_maps`), or of another size
+            than its image.
     """
     for folder in (images, labels):
         if not folder.is_dir():
@@ -48,10 +52,8 @@ def read_labelled_folder(images: Path, labels: Path, *, size: int = 224, patch_s
 
 
 def _read(picture: Path, label: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
-    with Image.open(picture) as frame, Image.open(label) as classes:
-        if classes.mode not in ("L", "P", "I;16", "I"):
-            raise ValueError(f"{label} has mode {classes.mode}; a label map has one channel of whole numbers")
-        if classes.size != frame.size:
-            raise ValueError(f"{label} is {classes.size} pixels, its image {frame.size}; they must be of one size")
-        square = ImageOps.fit(frame.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-        return np.array(square), np.array(ImageOps.fit(classes, (side, side), Image.Resampling.NEAREST))
+    frame, classes = Image.fromarray(read_picture(picture)), Image.fromarray(read_label_map(label, deep=True))
+    if classes.size != frame.size:
+        raise ValueError(f"{label} is {classes.size} pixels, its image {frame.size}; they must be of one size")
+    square = ImageOps.fit(frame, (side, side), Image.Resampling.BICUBIC)
+    return np.array(square), np.array(ImageOps.fit(classes, (side, side), Image.Resampling.NEAREST))

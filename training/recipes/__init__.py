@@ -8,7 +8,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from midway_hub.training.overrides import merged
+from midway_hub.training.yaml_text import parse_yaml, read_yaml
+
+from midway_hub._regular import refuse_irregular
 
 
 def list_recipes(kind: str | None = None) -> list[str]:
@@ -33,7 +36,7 @@ def load_recipe(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, found, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(found))}"
         raise ValueError(f"unknown recipe {name!r}; {hint}")
-    return yaml.safe_load(found[name].read_text())
+    return parse_yaml(found[name].read_text(encoding="utf-8"), f"recipe {name}")
 
 
 def read_recipe(recipe: str | Path, *, kind: str = "pretrain") -> dict[str, Any]:
@@ -54,7 +57,7 @@ def read_recipe(recipe: str | Path, *, kind: str = "pretrain") -> dict[str, Any]
         )
     base = values.pop("base", None)
     values.setdefault("recipe", str(recipe))
-    return _merge(read_recipe(base, kind=kind), values) if base else values
+    return merged(read_recipe(base, kind=kind), values) if base else values
 
 
 def kind_of(recipe: str | Path) -> str:
@@ -64,7 +67,8 @@ def kind_of(recipe: str | Path) -> str:
 
 def _read(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
-    values = yaml.safe_load(path.read_text()) if path.is_file() else load_recipe(str(recipe))
+    refuse_irregular(path)
+    values = read_yaml(path) if path.is_file() else load_recipe(str(recipe))
     if not isinstance(values, dict):
         raise ValueError(f"{recipe} holds {type(values).__name__}; a recipe is a YAML mapping of sections")
     return values
@@ -78,15 +82,3 @@ def _found(folder: Traversable, prefix: str) -> dict[str, Traversable]:
         elif entry.name.endswith(".yaml"):
             found[prefix + entry.name.removesuffix(".yaml")] = entry
     return found
-
-
-def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay one mapping over another, section by section; one of another `name` takes the place of the one below."""
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            same = value.get("name", below.get("name")) == below.get("name")
-            value = _merge(below, value) if same else value
-        merged[key] = value
-    return merged

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from midway_hub.training.yaml_text import parse_yaml
 
 CONFIG, RUN, DATA, METRICS, DERIVED = "config.yaml", "run.json", "data.json", "metrics.jsonl", "derived.json"
 
@@ -93,8 +93,8 @@ def _read(path: Path, trouble: list[str]) -> dict[str, Any]:
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        value = json.loads(text) if path.suffix == ".json" else parse_yaml(text, path.name)
+    except (OSError, ValueError, RecursionError) as error:
         trouble.append(f"{path.name} cannot be read: {error}")
         return {}
     if not isinstance(value, dict):
@@ -108,7 +108,7 @@ def _derived(path: Path, trouble: list[str]) -> list[dict[str, Any]]:
         return []
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         trouble.append(f"{path.name} cannot be read: {error}")
         return []
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

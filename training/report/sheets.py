@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from midway_hub.frame_names import natural_key
+from midway_hub.picture_files import read_picture
+
 Picture = Image.Image | np.ndarray | Path | str
 
 SAMPLES = "samples"
@@ -34,7 +37,7 @@ def sheets_of(run_dir: Path, sheets: Mapping[str, Picture]) -> str:
 
 def _left_by(run_dir: Path) -> Iterator[tuple[str, Path]]:
     folder = run_dir / SAMPLES
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else ():
         if path.suffix.lower() in _SUFFIXES:
             yield path.stem.replace("_", " "), path
 
@@ -42,7 +45,7 @@ def _left_by(run_dir: Path) -> Iterator[tuple[str, Path]]:
 def _figure(caption: str, picture: Picture) -> str:
     try:
         content = _jpeg(picture)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return f"<p class='warning'>{escape(caption)}: {escape(str(error))}</p>"
     data = base64.b64encode(content).decode("ascii")
     alt = escape(caption, quote=True)
@@ -52,8 +55,7 @@ def _figure(caption: str, picture: Picture) -> str:
 
 def _jpeg(picture: Picture) -> bytes:
     if isinstance(picture, str | Path):
-        with Image.open(picture) as opened:
-            image = opened.convert("RGB")
+        image = Image.fromarray(read_picture(picture))
     else:
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     image = image.convert("RGB")

@@ -90,6 +90,7 @@ class Task(Trainable):
         config.drop_path_rate = 0.0
         exported = MidwayNetwork(config)
         exported.load_state_dict(model.state_dict())
+        exported.image_processor = model.image_processor
         return exported.eval()
 
 

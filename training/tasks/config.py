@@ -128,13 +128,13 @@ def load_task_config(kind: str, recipe: str | Path, overrides: Sequence[str] = (
     Args:
         kind: `flow` or `segmentation`.
         recipe: Name of a recipe of the package, or path of a YAML file (a saved `config.yaml` too).
-        overrides: `section.key=value`, as on the command line; values are YAML.
+        overrides: `section.key=value`, as on the command line; see `training.overrides`.
 
     Raises:
         ConfigError: An unknown or mistyped key, a wrong type or an impossible number; all of them are listed.
         ValueError: There is no such recipe.
     """
-    return validate(CONFIGS[kind], read_values(recipe, overrides, kind=kind))
+    return validate(CONFIGS[kind], read_values(recipe, overrides, kind=kind, root=CONFIGS[kind]))
 
 
 def parse_task_config(values: Mapping[str, Any]) -> FlowConfig | SegmentationConfig:

@@ -48,7 +48,7 @@ class TaskData(LoadingSettings):
         Args:
             examples: From `examples()`.
             pin_memory: Prepare micro-batches for asynchronous copies to a GPU.
-            **shares: seed, timeline, rank, world_size, accumulate.
+            **shares: seed, timeline, rank, world_size, accumulate, normalisation.
         """
         if isinstance(examples, WorldExamples) and self.render == "device":
             return WorldBatches(examples, **shares)

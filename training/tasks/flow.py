@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.fields import KeywordsOf
 from midway_hub.training.losses import prediction_loss
 from midway_hub.training.settings import Settings
 from midway_hub.training.tasks.base import Task, TaskNetwork
 from midway_hub.training.tasks.flow_losses import bounded_laplacian
 from midway_hub.training.tasks.optimisation import OptimisationSettings
 from midway_hub.training.timeline import Timeline
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
@@ -25,7 +26,10 @@ class FlowSettings(Settings):
 
     name: Literal["flow"] = "flow"
 
-    head: dict[str, Any] = Field(default_factory=dict)
+    head: Annotated[
+        dict[str, Any],
+        KeywordsOf(FlowHeadConfig, "head", without={"tile": "it is the crop that training uses, data.crop"}),
+    ] = Field(default_factory=dict)
     """The head: keyword arguments of `FlowHeadConfig`. Its tile is the training crop."""
 
     max_flow: float = Field(10_000.0, gt=0)
@@ -38,14 +42,6 @@ class FlowSettings(Settings):
 
     optimisation: OptimisationSettings = OptimisationSettings()
     """Learning rate, schedule, decay."""
-
-    @field_validator("head")
-    @classmethod
-    def _head_is_one(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if "tile" in value:
-            raise ValueError("leave tile out of the head: it is the crop that training uses, data.crop")
-        FlowHeadConfig.of(value)
-        return value
 
 
 class FlowNetwork(TaskNetwork):

@@ -49,25 +49,25 @@ class Inherited:
 
 
 @dataclass(frozen=True)
-class Architecture:
+class NetworkShapes:
     """A configuration and the shapes of its tensors by name."""
 
     config: MidwayConfig
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, network: MidwayNetwork) -> Architecture:
+    def of(cls, network: MidwayNetwork) -> NetworkShapes:
         """Return a network's."""
         return cls(network.config, {name: tuple(value.shape) for name, value in network.state_dict().items()})
 
     @classmethod
-    def without_weights(cls, config: MidwayConfig) -> Architecture:
+    def without_weights(cls, config: MidwayConfig) -> NetworkShapes:
         """Return that of a configuration, without memory for weights."""
         with torch.device("meta"):
             return cls.of(MidwayNetwork(config))
 
 
-def inherit(there: Architecture, wanted: Architecture, start: StartSettings, which: HeadName) -> Inherited:
+def inherit(there: NetworkShapes, wanted: NetworkShapes, start: StartSettings, which: HeadName) -> Inherited:
     """Tell what of a checkpoint fits: tensors of the same name and shape, unless they would mean something else.
 
     Something else is meant by a classifier of other classes, by dynamics where new ones are asked for, and by a head
@@ -83,7 +83,9 @@ def inherit(there: Architecture, wanted: Architecture, start: StartSettings, whi
     return Inherited(tuple(name for name in wanted.shapes if name not in fresh), fresh)
 
 
-def _why_not(name: str, there: Architecture, wanted: Architecture, start: StartSettings, which: HeadName) -> str | None:
+def _why_not(
+    name: str, there: NetworkShapes, wanted: NetworkShapes, start: StartSettings, which: HeadName
+) -> str | None:
     part, *rest = name.split(".")
     if start.dynamics == "reinitialised" and (
         part == "dynamics" or (part == which and _reads_dynamics(wanted.config, which))

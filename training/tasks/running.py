@@ -10,29 +10,34 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias, cast
 
+from midway_hub.training.configuration import LENGTH
 from midway_hub.training.data.supervised import Examples
 from midway_hub.training.engine.best import Keep
 from midway_hub.training.engine.checkpoint import BEST
+from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.engine.protocol import Trainable
 from midway_hub.training.evaluation.probes import HeadProbe, flow_probe, segmentation_probe
-from midway_hub.training.export import export_run
+from midway_hub.training.export import export_run, set_export_aside
 from midway_hub.training.plan import Derived, Plan
 from midway_hub.training.report import write_report
 from midway_hub.training.tasks.base import Task
 from midway_hub.training.tasks.batch_norm import synchronise_batch_norm
 from midway_hub.training.tasks.config import EvaluationSettings, FlowConfig, SegmentationConfig, parse_task_config
 from midway_hub.training.tasks.flow import FlowTask
-from midway_hub.training.tasks.inheritance import Architecture, HeadName, inherit
+from midway_hub.training.tasks.inheritance import HeadName, NetworkShapes, inherit
 from midway_hub.training.tasks.plan import make_task_plan
 from midway_hub.training.tasks.segmentation import SegmentationTask, head_config
 from midway_hub.training.tasks.start import headed, starting_network
 from midway_hub.training.timeline import Timeline
 
 from midway_hub import MidwayConfig, MidwayNetwork, hub
+from midway_hub._stored import read_json
 from midway_hub.heads import FlowHeadConfig, HeadConfig
 from midway_hub.hub.errors import WeightsNotFoundError
+from midway_hub.hub.weight_files import PREPROCESSOR
+from midway_hub.processing import MidwayImageProcessor, read_processor
 
 _log = logging.getLogger("midway_hub")
 
@@ -47,15 +52,18 @@ MAY_CHANGE = (
 ARCHITECTURE = "architecture.json"
 """What the run's network is made of: a checkpoint is loaded into it without the weights that the run started from."""
 
+_AGAIN = "resume the run: that writes it anew"
+
 AnyConfig: TypeAlias = FlowConfig | SegmentationConfig
 
 
-def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
+def finetune(config: AnyConfig, run_dir: Path, *, longer: bool = False) -> Outcome | None:
     """Finetune from the start or from the last whole checkpoint, then write report and weights.
 
     Args:
         config: The run.
         run_dir: Where everything is written.
+        longer: Go on with a run that was to be shorter, too; what it exported stays under the name of its step.
 
     Returns:
         How the run ended; None in every process but the first.
@@ -69,6 +77,9 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
     fabric = make_fabric(config.engine)
     examples = config.data.examples()
     plan = make_task_plan(config, items=len(examples), world_size=fabric.world_size)
+    task = build_task(config, plan.timeline)
+    if (run_dir / ARCHITECTURE).is_file():  # it goes on with frames as it began, whatever became of what it began from
+        task.network.model.image_processor = run_processor(run_dir, task.network.model)
     batches = config.data.batches(
         examples,
         seed=config.seed,
@@ -77,10 +88,16 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         world_size=fabric.world_size,
         accumulate=config.engine.accumulate,
         pin_memory=fabric.device.type == "cuda",
+        normalisation=task.network.model.image_processor.normalisation,
     )
-    task = build_task(config, plan.timeline)
     if fabric.world_size > 1:
         synchronise_batch_norm(task.network, fabric.device)
+
+    def on_open() -> None:
+        if longer:
+            set_export_aside(run_dir)
+        leave_for_report(config, plan, task, examples, run_dir)
+
     outcome = train(
         task,
         batches,
@@ -92,8 +109,8 @@ def finetune(config: AnyConfig, run_dir: Path) -> Outcome | None:
         seed=config.seed,
         probes=[Evaluating(config)] if config.evaluation.every_steps else [],
         keep=best_by(config.evaluation),
-        may_change=MAY_CHANGE,
-        on_open=lambda: leave_for_report(config, plan, task, examples, run_dir),
+        may_change=(*MAY_CHANGE, *LENGTH) if longer else MAY_CHANGE,
+        on_open=on_open,
     )
     if not fabric.is_global_zero:
         return None
@@ -141,7 +158,7 @@ def what_is_kept(config: AnyConfig) -> Iterator[Derived]:
         return
     old = MidwayConfig.from_pretrained(found.directory)
     old.target_network = "shared"
-    architectures = [Architecture.without_weights(it) for it in (old, headed(old, start, head, which))]
+    architectures = [NetworkShapes.without_weights(it) for it in (old, headed(old, start, head, which))]
     for part, text in inherit(*architectures, start, which).described().items():
         yield Derived(f"weights of the {part}", text, "start.weights: what fits by name, shape and meaning")
 
@@ -149,8 +166,15 @@ def what_is_kept(config: AnyConfig) -> Iterator[Derived]:
 def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:
     """Make the network of a run for weights to be loaded into: reads neither its data nor what it started from."""
     config = parse_task_config(values)
-    model = MidwayNetwork(MidwayConfig.from_dict(json.loads((run_dir / ARCHITECTURE).read_text())))
+    model = MidwayNetwork(MidwayConfig.from_dict(read_json(run_dir / ARCHITECTURE, _AGAIN)))
+    model.image_processor = run_processor(run_dir, model)
     return build_task(config, make_task_plan(config, items=1, world_size=1).timeline, model=model)
+
+
+def run_processor(run_dir: Path, model: MidwayNetwork) -> MidwayImageProcessor:
+    """Read how frames are made for a run's network, by ImageNet's numbers where the run does not say."""
+    file = run_dir / PREPROCESSOR
+    return read_processor(file if file.is_file() else None, patch_size=model.config.patch_size)
 
 
 def forecast(config: AnyConfig) -> Plan:
@@ -163,8 +187,9 @@ def forecast(config: AnyConfig) -> Plan:
 def leave_for_report(config: AnyConfig, plan: Plan, task: Task, examples: Examples, run_dir: Path) -> None:
     """Write what only a run's start knows: derived numbers, what the network is made of, pictures of a few examples."""
     derived = [dataclasses.asdict(number) for number in (*plan.derived, *what_is_kept(config))]
-    (run_dir / "derived.json").write_text(json.dumps(derived, indent=2) + "\n")
-    (run_dir / ARCHITECTURE).write_text(task.network.model.config.to_json_string(use_diff=False))
+    replace_text(run_dir / "derived.json", json.dumps(derived, indent=2) + "\n")
+    task.network.model.image_processor.save_pretrained(run_dir)
+    replace_text(run_dir / ARCHITECTURE, task.network.model.config.to_json_string(use_diff=False))
     if not (run_dir / "samples").exists():
         config.data.save_pictures(examples, run_dir / "samples", seed=config.seed)
 

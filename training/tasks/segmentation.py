@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.fields import KeywordsOf
 from midway_hub.training.settings import Settings
 from midway_hub.training.tasks.base import Task, TaskNetwork
 from midway_hub.training.tasks.optimisation import OptimisationSettings
 from midway_hub.training.timeline import Timeline
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from midway_hub import MidwayNetwork
 from midway_hub.heads import IGNORE, SegmentationHeadConfig
 from midway_hub.models.upernet import AuxiliaryHead
 
-DATA_DECIDES = ("classes", "palette")
+DATA_DECIDES = dict.fromkeys(("classes", "palette"), "the data set says what its classes are")
+
+
+def _check_head(**keywords: Any) -> None:
+    SegmentationHeadConfig(**keywords, classes=("a", "b"), palette=((0, 0, 0), (1, 1, 1)))
 
 
 class AuxiliarySettings(Settings):
@@ -40,7 +45,9 @@ class SegmentationSettings(Settings):
 
     name: Literal["segmentation"] = "segmentation"
 
-    head: dict[str, Any] = Field(default_factory=dict)
+    head: Annotated[
+        dict[str, Any], KeywordsOf(SegmentationHeadConfig, "head", without=DATA_DECIDES, check=_check_head)
+    ] = Field(default_factory=dict)
     """The head: keyword arguments of `SegmentationHeadConfig`. Its classes and palette are the data's."""
 
     auxiliary: AuxiliarySettings = AuxiliarySettings()
@@ -54,15 +61,6 @@ class SegmentationSettings(Settings):
         lr=3e-5, schedule="poly", warmup_epochs=None, warmup_steps=1500, warmup_start=1e-6, betas=(0.9, 0.999)
     )
     """Learning rate, schedule, decay."""
-
-    @field_validator("head")
-    @classmethod
-    def _head_is_one(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in DATA_DECIDES:
-            if key in value:
-                raise ValueError(f"leave {key} out of the head: the data set says what its classes are")
-        SegmentationHeadConfig.of({**value, "classes": ("a", "b"), "palette": ((0, 0, 0), (1, 1, 1))})
-        return value
 
 
 class SegmentationNetwork(TaskNetwork):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from midway_hub.training.configuration import ConfigError
@@ -18,13 +18,18 @@ from midway_hub.training.data.segmentation import (
     check_segmentation_dataset,
     class_list,
 )
-from midway_hub.training.data.supervised import Example, Examples
+from midway_hub.training.data.segmentation.pipeline import PADDING, Colour, padding_for
+from midway_hub.training.data.segmentation.presets import FolderLayout
+from midway_hub.training.data.supervised import Example, Examples, SupervisedBatches
 from midway_hub.training.data.synthetic import CLASSES, PALETTE, held_out_seeds
+from midway_hub.training.data.synthetic.examples import WorldBatches
+from midway_hub.training.fields import KeywordsOf
 from midway_hub.training.tasks.data import PICTURES, TaskData, channels_first
 from PIL import Image
 from pydantic import Field, model_validator
 
 from midway_hub.drawing import strip
+from midway_hub.processing import IMAGENET, Normalisation
 
 
 class SegmentationData(TaskData):
@@ -38,7 +43,7 @@ class SegmentationData(TaskData):
     root: Path | None = None
     """Folder of the data set."""
 
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], KeywordsOf(FolderLayout, "options")] = Field(default_factory=dict)
     """Where a data set's files lie and what their labels mean, where that is not the published way (`FolderLayout`)."""
 
     pipeline: SegmentationPipeline = SegmentationPipeline()
@@ -78,6 +83,15 @@ class SegmentationData(TaskData):
             return WorldSegmentation(self.world, held_out_seeds(limit))
         return self._open(name, root or self.root, "evaluation")
 
+    def batches(
+        self, examples: Examples, *, normalisation: Normalisation = IMAGENET, **options: Any
+    ) -> SupervisedBatches | WorldBatches:
+        """Return what feeds the engine; pictures are padded with what is nearest to 0 once normalised."""
+        if isinstance(examples, SegmentationExamples):
+            padding = padding_for(normalisation)
+            examples = SegmentationExamples(examples.dataset, examples.pipeline, padding=padding)
+        return super().batches(examples, normalisation=normalisation, **options)
+
     def save_pictures(self, examples: Examples, folder: Path, *, seed: int) -> None:
         """Write a few examples as they enter the network: picture and classes."""
         _, palette = self.classes()
@@ -104,17 +118,20 @@ class SegmentationExamples:
     Args:
         dataset: Where pictures come from.
         pipeline: Sizes and ranges of the augmentation.
+        padding: Colour of what lies beyond a picture's edge.
     """
 
-    def __init__(self, dataset: SegmentationDataset, pipeline: SegmentationPipeline) -> None:
-        self.dataset, self.pipeline = dataset, pipeline
+    def __init__(
+        self, dataset: SegmentationDataset, pipeline: SegmentationPipeline, *, padding: Colour = PADDING
+    ) -> None:
+        self.dataset, self.pipeline, self.padding = dataset, pipeline, padding
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def example(self, index: int, generator: np.random.Generator) -> Example:
         """Read a picture and augment it; see `Examples`."""
-        sample = augment_segmentation(self.dataset[index], self.pipeline, generator)
+        sample = augment_segmentation(self.dataset[index], self.pipeline, generator, padding=self.padding)
         return {"image": channels_first(sample.image), "labels": np.ascontiguousarray(sample.labels)}
 
     def fingerprint(self) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import torch
-from midway_hub.training.config import check_architecture
+from midway_hub.training.config import Architecture
 from midway_hub.training.initial import InitialSettings, initialise_dynamics, initialise_encoder
-from midway_hub.training.settings import Settings
-from midway_hub.training.tasks.inheritance import OTHER, Architecture, HeadName, inherit
+from midway_hub.training.settings import Settings, from_home
+from midway_hub.training.tasks.inheritance import OTHER, HeadName, NetworkShapes, inherit
 from pydantic import Field, field_validator
 
 from midway_hub import MidwayConfig, MidwayNetwork
@@ -27,7 +28,7 @@ class StartSettings(Settings):
     revision: str | None = None
     """Branch, tag or commit of a Hub repo."""
 
-    model: dict[str, Any] = Field(default_factory=dict)
+    model: Architecture = Field(default_factory=dict)
     """Architecture where `weights` is null: keyword arguments of `MidwayConfig`. Weights bring their own."""
 
     encoder: Literal["student", "teacher"] = "teacher"
@@ -45,11 +46,10 @@ class StartSettings(Settings):
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth of the last encoder block in training; it grows linearly from 0 at the first."""
 
-    @field_validator("model")
+    @field_validator("weights")
     @classmethod
-    def _model_is_an_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_architecture(value)
-        return value
+    def _weights_from_home(cls, value: str | None) -> str | None:
+        return str(from_home(Path(value))) if value and value.startswith("~") else value
 
 
 def starting_network(start: StartSettings, head: HeadConfig, *, which: HeadName, seed: int) -> MidwayNetwork:
@@ -90,10 +90,11 @@ def with_head(pretrained: MidwayNetwork, start: StartSettings, head: HeadConfig,
     if start.dynamics == "reinitialised":
         initialise_dynamics(network, start.initial)
     found, weights = (
-        inherit(Architecture.of(pretrained), Architecture.of(network), start, which),
+        inherit(NetworkShapes.of(pretrained), NetworkShapes.of(network), start, which),
         pretrained.state_dict(),
     )
     network.load_state_dict({name: weights[name] for name in found.kept}, strict=False)
+    network.image_processor = pretrained.image_processor
     if start.weights is not None:
         for part, text in found.described().items():
             _log.info("%s: %s", part, text)

@@ -16,7 +16,6 @@ from midway_hub.app.pair import SHORT_SIDE
 from midway_hub.app.session import Session
 from midway_hub.app.tabs.heatmaps import frame_name
 from midway_hub.dense.writing import Progress
-from midway_hub.processing import MidwayImageProcessor
 
 WIDTH = 480
 KIND = "features"
@@ -53,7 +52,7 @@ def _features(session: Session, count: int, progress: Progress) -> str:
     total = len(clip.seconds)
     numbers = sorted(set(np.linspace(0, total - 1, count).round().astype(int).tolist()))
     frames = clip.frames(numbers)
-    processor = MidwayImageProcessor(fit="shortest", size=SHORT_SIDE, multiple=net.config.patch_size)
+    processor = net.image_processor.with_short_side(SHORT_SIDE, multiple=net.config.patch_size)
     found = []
     for done, frame in enumerate(frames):
         progress("features", done, len(frames))

@@ -11,12 +11,11 @@ from midway_hub.app import look
 from midway_hub.app.context import LONG, Context, cancel_button
 from midway_hub.app.session import Session
 from midway_hub.app.work import counted
-from midway_hub.dense.estimates import flow_between
-from midway_hub.dense.flow_files import common_scale
+from midway_hub.dense.estimates import clip_flow
+from midway_hub.dense.flow_files import common_scale, reach_notes
 from midway_hub.dense.writing import Progress
 from midway_hub.flow_io import draw_arrows, flow_picture, flow_wheel
 
-SHORT_SIDE = 384
 KIND = "flow"
 HEAD, COARSE = "the flow head", "the heatmaps' peaks (coarse, one arrow per patch)"
 
@@ -59,9 +58,10 @@ def _flow(session: Session, rule: str, progress: Progress, *, arrows: bool) -> s
     if rule == HEAD:
         progress("flow", 0, 1)
         with counted(getattr(pair.net, "flow_head", pair.net), progress, "windows"):
-            flow = flow_between(pair.net, pair.frames, size=min(SHORT_SIDE, *pair.size))
+            (estimate,) = clip_flow(pair.net, pair.frames)
+        flow, notes = estimate.flow, reach_notes(int(estimate.out_of_reach), 1, estimate.reach)
     else:
-        flow = pair.coarse_flow(pair.net.config.levels[-1], progress)
+        flow, notes = pair.coarse_flow(pair.net.config.levels[-1], progress), {}
     largest = common_scale([flow])
     source = pair.frames[0]
     first = draw_arrows(source, flow, largest=largest) if arrows else source
@@ -76,4 +76,5 @@ def _flow(session: Session, rule: str, progress: Progress, *, arrows: bool) -> s
     wheel = look.image(
         flow_wheel(largest, size=180), f"Wheel of the flow's colours by direction; its rim is {largest:.3g} pixels"
     )
-    return f'{look.says(words)}{look.grid(figures)}<div class="mw-wheel">{wheel}</div>'
+    warning = look.note(f"Note: {notes['note']}.", "warn") if notes else ""
+    return f'{look.says(words)}{warning}{look.grid(figures)}<div class="mw-wheel">{wheel}</div>'

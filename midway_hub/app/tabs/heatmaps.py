@@ -115,7 +115,7 @@ def _felt(session: Session, progress: Progress) -> str:
     figures, peaks = [], []
     for order, (level, heat) in enumerate(heatmaps.items()):
         peak = _pixels(pair, pair.peak_of(heat))
-        what = f"Level {level}{' (coarse)' * (order == 0)}{' (fine)' * (order == len(heatmaps) - 1)}"
+        what = f"Level {level}{_of_scale(order, len(heatmaps))}"
         caption = f"{what}: hottest at {peak[0]}, {peak[1]}, {float(heat.max()):.2f}"
         picture = overlay_heat(frame, pair.at_size(heat, size), top=top)
         figures.append(look.figure(picture, caption, alt=f"Heatmap over the target frame. {caption}"))
@@ -124,6 +124,12 @@ def _felt(session: Session, progress: Progress) -> str:
     words = f"Point {x}, {y} (pixels from the left and the top) is felt most: {'; '.join(peaks)}."
     mark = mark_style(PICKER, pair.box_of(pair.patch_at(session.place)))
     return mark + look.says(words) + look.grid(figures) + look.heat_bar(top, "Felt (mean cosine), all levels alike")
+
+
+def _of_scale(order: int, levels: int) -> str:
+    """Say of the first and the last of several levels which end of the scale they are; a single one is neither."""
+    ends = {0: " (coarse)", levels - 1: " (fine)"} if levels > 1 else {}
+    return ends.get(order, "")
 
 
 def _pixels(pair: Pair, patch: tuple[int, int]) -> tuple[int, int]:

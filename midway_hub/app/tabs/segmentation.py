@@ -11,6 +11,7 @@ from midway_hub.app.context import LONG, Context, cancel_button
 from midway_hub.app.session import Session
 from midway_hub.app.tabs.heatmaps import frame_name
 from midway_hub.app.work import counted
+from midway_hub.class_notes import WORLD_HEADING, classes_note
 from midway_hub.dense.estimates import labels_of
 from midway_hub.dense.writing import Progress, no_progress
 from midway_hub.label_pictures import most_common, overlay_labels
@@ -50,11 +51,14 @@ def _classes(session: Session, opacity: float, progress: Progress = no_progress)
     with counted(getattr(net, "segmentation_head", net), progress, "windows"):
         labels = labels_of(net, frame, size=min(SHORT_SIDE, *frame.size))
     head = net.segmentation_head.config
-    covers = most_common(labels, LISTED)
+    note, covers = classes_note(head.classes), most_common(labels, LISTED)
+    what = WORLD_HEADING.capitalize() if note else "Classes"
     names = [f"{head.classes[label]} {(labels == label).mean():.0%}" for label in covers]
     figures = [
         look.figure(frame, f"Source frame {frame_name(session, session.source)}"),
-        look.figure(overlay_labels(frame, labels, head.palette, opacity=opacity), "Classes over the frame"),
+        look.figure(overlay_labels(frame, labels, head.palette, opacity=opacity), f"{what} over the frame"),
     ]
-    words = f"Of {len(head.classes)} classes, those that cover most: {', '.join(names)}."
-    return look.says(words) + look.grid(figures) + look.legend(names, [head.palette[label] for label in covers])
+    words = f"Of {len(head.classes)} {what.lower()}, those that cover most: {', '.join(names)}."
+    warning = look.note(note, "warn") if note else ""
+    legend = look.legend(names, [head.palette[label] for label in covers])
+    return warning + look.says(words) + look.grid(figures) + legend

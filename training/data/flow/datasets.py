@@ -14,6 +14,7 @@ from midway_hub.training.data.flow.readers import (
     hd1k,
     kitti,
     middlebury,
+    own,
     sintel,
     spring,
     tartanair,
@@ -22,7 +23,7 @@ from midway_hub.training.data.flow.readers import (
     viper,
 )
 
-_READERS = (chairs, things, things_subset, sintel, kitti, hd1k, spring, tartanair, middlebury, viper)
+_READERS = (chairs, things, things_subset, sintel, kitti, hd1k, spring, tartanair, middlebury, viper, own)
 _SETS: dict[str, FlowSet] = {name: flow_set for reader in _READERS for name, flow_set in reader.SETS.items()}
 
 FLOW_DATASETS: dict[str, str] = {name: flow_set.description for name, flow_set in _SETS.items()}

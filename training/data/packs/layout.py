@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from midway_hub._durable import sync
 
+_AGAIN = "run the command pack again: it makes this shard anew"
+
 LAYOUT = 1
 """Goes up when a pack's files change their meaning."""
 
@@ -151,11 +153,23 @@ class PackFolder:
         except FileNotFoundError:
             raise PackError(f"shard {number} is not finished: there is no {path}") from None
         except ValidationError as error:
-            raise PackError(f"{path} is damaged: {_first(error)}") from None
+            raise PackError(f"{path} is damaged ({_first(error)}); {_AGAIN}") from None
 
     def rows(self, number: int) -> np.ndarray:
-        """Return a shard's rows, mapped into memory, not read."""
-        return np.load(self.path / self.rows_name(number), mmap_mode="r", allow_pickle=False)
+        """Return a shard's rows, mapped into memory, not read.
+
+        Raises:
+            PackError: The file is damaged.
+            OSError: It is missing.
+        """
+        path = self.path / self.rows_name(number)
+        try:
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise PackError(f"{path} is damaged ({error}); {_AGAIN}") from None
+        if not isinstance(rows, np.ndarray) or rows.dtype != ROW or rows.ndim != 1:
+            raise PackError(f"{path} is damaged (it holds no rows of frames); {_AGAIN}")
+        return rows
 
     def differences(self, manifest: Manifest) -> Iterator[str]:
         """Say which files of a shard are not what its manifest says; reads all of them."""

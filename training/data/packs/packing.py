@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from midway_hub.training.data.packs.settings import PackSettings
 from midway_hub.training.data.packs.shard import ShardTask, Step, make_shard
 from midway_hub.training.data.packs.workers import run_tasks, usable_cores
 
+from midway_hub._durable import no_empty_folder
 from midway_hub.extraction.sources import StrPath
 
 _SHOWN = 5
@@ -154,12 +155,18 @@ def _check_quota(done: PackProgress, settings: PackSettings) -> None:
 
 @contextmanager
 def _locked(folder: PackFolder) -> Iterator[None]:
-    """Make the folder if need be, and keep other processes from packing into it."""
+    """Make the folder if need be, and keep other processes from packing into it; without a pack it does not stay."""
+    lock = folder.path / ".lock"
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.path / ".lock", timeout=0)
-        with lock:
-            yield
+        with no_empty_folder(folder.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock, timeout=0):
+                try:
+                    yield
+                finally:
+                    if [*folder.path.iterdir()] == [lock]:
+                        with suppress(OSError):  # where files that are open cannot be deleted
+                            lock.unlink()
     except Timeout:
         raise PackError(f"another process packs into {folder.path}; wait for it, or choose another folder") from None
     except (FileExistsError, NotADirectoryError):

@@ -34,7 +34,10 @@ def find_videos(videos: StrPath | Sequence[StrPath], out: Path) -> list[tuple[st
     for place in map(Path, given):
         if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
             raise PackError(f"the pack {out} would lie in {place}, which is searched for videos; choose another folder")
-    return [(source.name, str(source.paths[0].absolute())) for source in find_sources(given, kinds=("video",)).items]
+    found = find_sources(given, kinds=("video",))
+    if str(found.left_out):
+        logger.warning("%s: %s", ", ".join(map(str, given)), found.left_out)
+    return [(source.name, str(source.paths[0].absolute())) for source in found.items]
 
 
 def begin(folder: PackFolder, files: list[tuple[str, str]], settings: PackSettings) -> PackFacts:

@@ -67,7 +67,7 @@ class PackSource:
             chosen = self._choose(video, rows, count, generator)
             with closing(StoredVideo(path, video, rows, self.settings)) as stored:
                 frames = {position: stored.frame(position) for position in sorted({p for pair in chosen for p in pair})}
-        except (DamagedFrameError, OSError, ValueError) as error:
+        except (DamagedFrameError, PackError, OSError, ValueError) as error:
             raise SampleError(str(path), f"{error}; {_REMEDY}") from error
         numbers, times = rows["number"].tolist(), rows["seconds"].tolist()
         return [

@@ -1,4 +1,4 @@
-"""Reading a picture and a label map, nothing quietly converted."""
+"""Reading a picture and a label map of a data set, nothing quietly converted."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ from pathlib import Path
 
 import numpy as np
 from midway_hub.training.data.frame_pair import SampleError
-from PIL import Image
 
-DEEP = ("I", "F")  # how the names of modes with more than 8 bits begin
+from midway_hub.label_maps import LabelMapError, read_binary_mask, read_label_colours
+from midway_hub.label_maps import read_label_map as read_numbers
+from midway_hub.picture_files import read_picture
+
+_ADVICE = {
+    "colours": "; name the folder or suffix of the label maps, or take encoding=colours if every class has its colour",
+    "numbers": ": encoding=colours wants an RGB picture; try encoding=train_ids",
+    "deep": ". Is it an instance or panoptic map? If not, save it with 8 bits",
+}
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Return a picture (H, W, 3) uint8 RGB.
+    """Return a picture (H, W, 3) uint8 RGB, as every command reads it: turned upright, deep ones rounded to 8 bits.
 
     Raises:
-        SampleError: It is missing, broken, or has more than 8 bits per channel.
+        SampleError: It is missing or broken.
     """
-    with _opened(path) as picture:
-        if picture.mode.startswith(DEEP):
-            raise SampleError(str(path), f"has mode {picture.mode}; pictures have 8 bits per channel", always=True)
-        return np.array(_decoded(path, picture, "RGB"))
+    try:
+        return read_picture(path)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, ValueError) as error:
+        raise SampleError(str(path), f"cannot be read as a picture ({error})", always=True) from error
 
 
 def read_label_map(path: str | Path, *, coloured: bool = False) -> np.ndarray:
@@ -38,43 +47,27 @@ def read_label_map(path: str | Path, *, coloured: bool = False) -> np.ndarray:
     Raises:
         SampleError: It is missing or broken, or does not hold exact 8-bit labels.
     """
-    with _opened(path) as picture:
-        if picture.format == "JPEG":
-            raise SampleError(str(path), "is a JPEG, which changes labels; label maps are PNG files", always=True)
-        allowed = ("RGB", "RGBA", "P") if coloured else ("L", "P")
-        if picture.mode not in allowed:
-            raise SampleError(str(path), _refusal(picture.mode, coloured), always=True)
-        return np.array(_decoded(path, picture, "RGB" if coloured else picture.mode))
-
-
-def _opened(path: str | Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return read_label_colours(path) if coloured else read_numbers(path)
     except FileNotFoundError:
-        raise SampleError(str(path), "there is no such file", always=True) from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise SampleError(str(path), f"cannot be read as a picture ({error})", always=True) from error
+        raise _missing(path) from None
+    except LabelMapError as error:
+        raise SampleError(str(path), error.reason + _ADVICE.get(error.seen, ""), always=True) from error
 
 
-def _decoded(path: str | Path, picture: Image.Image, mode: str) -> Image.Image:
+def read_mask(path: str | Path) -> np.ndarray:
+    """Return a mask of one object, (H, W) uint8 of 0 and 1: what is brighter than half; see `read_binary_mask`.
+
+    Raises:
+        SampleError: It is missing or broken.
+    """
     try:
-        picture.load()
-        return picture if picture.mode == mode else picture.convert(mode)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise SampleError(str(path), f"is broken ({error})", always=True) from error
+        return read_binary_mask(path)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except LabelMapError as error:
+        raise SampleError(str(path), error.reason, always=True) from error
 
 
-def _refusal(mode: str, coloured: bool) -> str:
-    if coloured:
-        return f"holds numbers (mode {mode}), but encoding=colours wants an RGB picture; try encoding=train_ids"
-    if mode.startswith(DEEP):
-        return (
-            f"has more than 8 bits per pixel (mode {mode}); class numbers have 8. "
-            "Is it an instance or panoptic map? If not, save it with 8 bits"
-        )
-    if mode in ("RGB", "RGBA"):
-        return (
-            f"is a colour picture (mode {mode}), but one number per pixel is wanted; name the folder or suffix of the "
-            "label maps, or take encoding=colours if every class has its colour"
-        )
-    return f"has mode {mode}; a label map has one 8-bit number per pixel (mode L or P)"
+def _missing(path: str | Path) -> SampleError:
+    return SampleError(str(path), "there is no such file", always=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,6 +83,7 @@ def label_histogram(
     dataset: SegmentationDataset,
     limit: int | None = None,
     *,
+    by_number: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> LabelHistogram:
     """Count the values of label maps and say what looks wrong; nothing that they hold stops it.
@@ -90,6 +91,8 @@ def label_histogram(
     Args:
         dataset: Files are counted as they are, other data sets by their class numbers.
         limit: How many pictures to look at, spread over the data set; all by default.
+        by_number: Whether each number but 255 is a class named by itself, as where nobody has named any yet; then none
+            is said to be missing.
         progress: Called with how many are done and how many there are to do.
 
     Raises:
@@ -98,7 +101,9 @@ def label_histogram(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is a number of pictures of at least 1, got {limit}")
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    encoding = dataset.encoding if isinstance(dataset, LabelledFolder) else _by_number(len(dataset.classes))
+    own = dataset.encoding if isinstance(dataset, LabelledFolder) and not by_number else None
+    classes = tuple(f"class {number}" for number in range(IGNORE)) if by_number else dataset.classes
+    encoding = own or _by_number(len(classes))
     pixels: Counter[int] = Counter()
     seen_in: Counter[int] = Counter()
     all_ignored, unreadable = [], []
@@ -114,9 +119,9 @@ def label_histogram(
                 all_ignored.append(name)
         if progress is not None:
             progress(done, count)
-    values = _rows(dataset, encoding, pixels, seen_in)
+    values = _rows(() if by_number else encoding.meaning, classes, encoding, pixels, seen_in)
     warnings = [
-        *suspicions(encoding, pixels, dataset.classes),
+        *suspicions(encoding, pixels, classes),
         *_absent(values, count, len(dataset)),
         *_named(all_ignored, "picture", "in which every pixel is ignored"),
         *_named(unreadable, "label map", "that cannot be read"),
@@ -146,14 +151,14 @@ def _counts(dataset: SegmentationDataset, index: int, encoding: Encoding) -> tup
 
 
 def _rows(
-    dataset: SegmentationDataset, encoding: Encoding, pixels: Counter[int], seen_in: Counter[int]
+    expected: Iterable[int], classes: Sequence[str], encoding: Encoding, pixels: Counter[int], seen_in: Counter[int]
 ) -> list[ValueCount]:
-    classes = {value for value, label in encoding.meaning.items() if label != IGNORE}
+    """A row for every value that was found, and for those expected that are a class's."""
     total = max(1, pixels.total())
     rows = []
-    for value in sorted(classes | set(pixels)):
+    for value in sorted({value for value in expected if encoding.meaning[value] != IGNORE} | set(pixels)):
         label = encoding.meaning.get(value)
-        name = UNKNOWN if label is None else IGNORED if label == IGNORE else dataset.classes[label]
+        name = UNKNOWN if label is None else IGNORED if label == IGNORE else classes[label]
         rows.append(ValueCount(encoding.show(value), label, name, pixels[value], pixels[value] / total, seen_in[value]))
     return rows
 

@@ -75,7 +75,7 @@ def _wrong_encoding(encoding: str, present: set[int], classes: Sequence[str]) ->
     count = len(classes)
     numbers = present - {IGNORE}
     found = []
-    if encoding == "train_ids" and 0 not in present and count in present:
+    if encoding == "train_ids" and 0 not in present and count in numbers:
         found.append(
             f"labels look one too high: {classes[0]!r} (0) is in no picture, but there is a value {count}; "
             "take encoding=zero_is_ignored"

@@ -11,10 +11,18 @@ from midway_hub.training.settings import Settings
 from pydantic import Field, model_validator
 
 from midway_hub.heads import IGNORE
-from midway_hub.registry import IMAGENET_MEAN
+from midway_hub.processing import IMAGENET, Normalisation
 
-PADDING = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
-"""What pictures are padded with: within 0.01 of 0 after normalisation, where mmsegmentation pads with 0."""
+Colour = tuple[int, ...]
+
+
+def padding_for(normalisation: Normalisation) -> Colour:
+    """Return what pictures are padded with: nearest to 0 after normalisation, where mmsegmentation pads with 0."""
+    return tuple(min(max(round(255 * mean), 0), 255) for mean in normalisation.mean)
+
+
+PADDING = padding_for(IMAGENET)
+"""What pictures are padded with where frames are normalised by ImageNet's numbers: within 0.01 of 0."""
 
 
 class SegmentationPipeline(Settings):
@@ -49,7 +57,11 @@ class SegmentationPipeline(Settings):
 
 
 def augment_segmentation(
-    sample: LabelledImage, settings: SegmentationPipeline, generator: np.random.Generator
+    sample: LabelledImage,
+    settings: SegmentationPipeline,
+    generator: np.random.Generator,
+    *,
+    padding: Colour = PADDING,
 ) -> LabelledImage:
     """Make a training crop: resize at random, crop, mirror, distort colours, pad.
 
@@ -60,9 +72,10 @@ def augment_segmentation(
         sample: A labelled picture of any size.
         settings: Sizes and probabilities.
         generator: Where the random numbers come from.
+        padding: Red, green and blue where the picture ends, 0 to 255; see `padding_for`.
 
     Returns:
-        The crop, of exactly `settings.crop`; where the picture ends, `PADDING` and 255 stand to its right and below.
+        The crop, of exactly `settings.crop`; where the picture ends, `padding` and 255 stand to its right and below.
     """
     ratio = generator.uniform(*settings.ratio_range)
     scale = int(settings.scale[0] * ratio), int(settings.scale[1] * ratio)
@@ -74,7 +87,7 @@ def augment_segmentation(
         image, labels = image[:, ::-1], labels[:, ::-1]
     if settings.photometric:
         image = distort(image, generator)
-    return LabelledImage(*_padded(image, labels, settings.crop), sample.name)
+    return LabelledImage(*_padded(image, labels, settings.crop, padding), sample.name)
 
 
 def resize_for_test(image: np.ndarray, settings: SegmentationPipeline) -> np.ndarray:
@@ -93,10 +106,12 @@ def resize_for_test(image: np.ndarray, settings: SegmentationPipeline) -> np.nda
     return resize_bilinear(image, rescaled_size(height, width, settings.scale))
 
 
-def _padded(image: np.ndarray, labels: np.ndarray, crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _padded(
+    image: np.ndarray, labels: np.ndarray, crop: tuple[int, int], padding: Colour
+) -> tuple[np.ndarray, np.ndarray]:
     height, width = labels.shape
     picture = np.empty((*crop, 3), dtype=np.uint8)
-    picture[:] = PADDING
+    picture[:] = padding
     picture[:height, :width] = image
     classes = np.full(crop, IGNORE, dtype=np.uint8)
     classes[:height, :width] = labels

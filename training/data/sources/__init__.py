@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from midway_hub.training.data.frame_pair import PairSource
 from midway_hub.training.data.settings import DataSettings
 
 
-def build_source(settings: DataSettings, *, seed: int = 0) -> PairSource:
+def build_source(settings: DataSettings, *, seed: int = 0, index_cache: Path | None = None) -> PairSource:
     """Open the source of frame pairs, and find out now whether it holds any.
 
     Args:
         settings: The `data` section of a configuration.
         seed: Seed of the run, for synthetic worlds.
+        index_cache: Folder that keeps lists of the videos' frames, so that a visit need not read a whole file.
 
     Raises:
         FileNotFoundError: There is nothing at `data.path`.
@@ -36,10 +39,17 @@ def build_source(settings: DataSettings, *, seed: int = 0) -> PairSource:
                 settings.gap,
                 pattern=settings.pattern,
                 frame_rate=settings.frame_rate,
+                frame_times=settings.frame_times,
                 every_pair=settings.every_pair,
             )
         case "videos":
             from midway_hub.training.data.sources.videos import VideoSource
 
             assert settings.path is not None
-            return VideoSource(settings.path, settings.gap, pattern=settings.pattern, reader=settings.reader)
+            return VideoSource(
+                settings.path,
+                settings.gap,
+                pattern=settings.pattern,
+                reader=settings.reader,
+                index_cache=index_cache,
+            )

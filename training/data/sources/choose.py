@@ -9,7 +9,12 @@ SLACK = 5e-7
 
 
 def choose_pairs(
-    times: np.ndarray, gap: tuple[float, float], count: int, generator: np.random.Generator
+    times: np.ndarray,
+    gap: tuple[float, float],
+    count: int,
+    generator: np.random.Generator,
+    *,
+    first: int | None = None,
 ) -> list[tuple[int, int]] | None:
     """Draw pairs whose distance lies in a range.
 
@@ -21,17 +26,29 @@ def choose_pairs(
         gap: Least and most distance, both included.
         count: How many pairs; they are independent of each other.
         generator: Where the numbers come from.
+        first: The first frame of all pairs, if it is not drawn.
 
     Returns:
         `count` frame numbers (first, second), or None if no two frames fit.
     """
-    least, most = gap
-    place = np.arange(len(times))
-    begin = np.maximum(np.searchsorted(times, times + least - SLACK, side="left"), place + 1)
-    end = np.searchsorted(times, times + most + SLACK, side="right")
-    starts = np.flatnonzero((end > begin) & (times + most <= times[-1] + SLACK))
+    starts, begin, end = _reached(times, gap)
+    if first is not None:
+        starts = starts[starts == first]
     if not len(starts):
         return None
     firsts = generator.choice(starts, size=count)
     seconds = generator.integers(begin[firsts], end[firsts])
     return list(zip(firsts.tolist(), seconds.tolist(), strict=True))
+
+
+def first_frames(times: np.ndarray, gap: tuple[float, float]) -> np.ndarray:
+    """Return the numbers of the frames that `choose_pairs` draws the first one of a pair from."""
+    return _reached(times, gap)[0]
+
+
+def _reached(times: np.ndarray, gap: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the first frames there are; and of every frame, where those within the range begin and end."""
+    least, most = gap
+    begin = np.maximum(np.searchsorted(times, times + least - SLACK, side="left"), np.arange(len(times)) + 1)
+    end = np.searchsorted(times, times + most + SLACK, side="right")
+    return np.flatnonzero((end > begin) & (times + most <= times[-1] + SLACK)), begin, end

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from midway_hub.training.data.frame_pair import FramePair, SampleError
-from midway_hub.training.data.settings import GapSettings
-from midway_hub.training.data.sources.choose import choose_pairs
-from midway_hub.training.data.sources.listing import find_frame_folders, frame_number, hash_files
-from PIL import Image
+from midway_hub.training.data.settings import GapSettings, TimeUnit
+from midway_hub.training.data.sources.choose import SLACK, choose_pairs, first_frames
+from midway_hub.training.data.sources.listing import find_frame_folders, hash_files
+from midway_hub.training.data.sources.places import Places, places_of
+
+from midway_hub.frame_names import Series
+from midway_hub.picture_files import read_picture
+
+logger = logging.getLogger("midway_hub")
 
 
 class FrameSource:
-    """Pairs from folders of images; an item is a folder or, with `every_pair`, a first frame.
+    """Pairs from folders of images; an item is a video or, with `every_pair`, a first frame.
 
     Args:
         path: A folder of images, or of one folder of images per video.
         gap: Distance of the two frames.
         pattern: Which of the images to take.
         frame_rate: Frames per second that they were decoded at.
+        frame_times: Unit of the times in the names, if there are any: seconds are theirs then.
         every_pair: Take every frame that leaves room for the largest gap once per pass as the first one.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: There is no image, none matches, numbers are missing, or with `every_pair` no folder is long enough.
+        ValueError: There is no image, none matches, names give no order or no times, or with `every_pair` no video is
+            long enough.
     """
 
     def __init__(
@@ -35,16 +43,19 @@ class FrameSource:
         *,
         pattern: str = "*",
         frame_rate: float = 30.0,
+        frame_times: TimeUnit | None = None,
         every_pair: bool = False,
     ) -> None:
         self.path, self.gap, self.frame_rate, self.every_pair = path, gap, frame_rate, every_pair
-        self.folders = find_frame_folders(path, pattern)
-        for folder, names in self.folders:
-            _check_none_missing(path / folder, names)
-        least, most = gap.range if gap.unit == "frames" else (bound * frame_rate for bound in gap.range)
-        self._gap_frames = (float(least), float(most))
-        starts = [max(0, len(names) - int(np.ceil(most - 1e-6))) for _, names in self.folders]
-        self._ends = np.cumsum(starts)
+        self._timed = frame_times is not None and gap.unit == "seconds"
+        videos = find_frame_folders(path, pattern)
+        self.folders = [(video.folder, video.names) for video in videos]
+        self._names = [video.name for video in videos]
+        self._places = [_places(path / video.name, video.series, frame_times) for video in videos]
+        in_frames = gap.unit == "frames" or self._timed
+        least, most = gap.range if in_frames else (bound * frame_rate for bound in gap.range)
+        self._range = (float(least), float(most))
+        self._ends = np.cumsum([self._starts(video) for video in range(len(videos))])
         if every_pair and not self._ends[-1]:
             longest = max(len(names) for _, names in self.folders)
             raise ValueError(f"no folder of {path} is long enough for a gap of {gap}: the longest has {longest} frames")
@@ -53,55 +64,90 @@ class FrameSource:
         return int(self._ends[-1]) if self.every_pair else len(self.folders)
 
     def pairs(self, index: int, count: int, generator: np.random.Generator) -> list[FramePair]:
-        """Read `count` pairs of one folder or, with `every_pair`, of one first frame; see `PairSource`."""
-        folder, start = index, 0
+        """Read `count` pairs of one video or, with `every_pair`, of one first frame; see `PairSource`."""
+        video, start = index, 0
         if self.every_pair:
-            folder = int(np.searchsorted(self._ends, index, side="right"))
-            start = index - (int(self._ends[folder - 1]) if folder else 0)
-        name, files = self.folders[folder]
-        numbers = np.arange(len(files))
-        if self.every_pair:  # exactly the frames that one first frame can reach
-            numbers = numbers[start : start + int(np.ceil(self._gap_frames[1] - 1e-6)) + 1]
-        chosen = choose_pairs(numbers, self._gap_frames, count, generator)
+            video = int(np.searchsorted(self._ends, index, side="right"))
+            start = self._start(video, index - (int(self._ends[video - 1]) if video else 0))
+        axis = self._axis(video)
+        if self.every_pair:  # what one first frame can reach, and the frame behind it, which shows that there is room
+            axis = axis[start : np.searchsorted(axis, axis[start] + self._range[1] + SLACK, side="right") + 1]
+        chosen = choose_pairs(axis, self._range, count, generator, first=0 if self.every_pair else None)
         if chosen is None:
-            reason = f"too short: it has {len(files)} frames, which leaves no room for a gap of {self.gap}"
-            raise SampleError(name, reason, always=True)
-        return [self._read(name, files, start + first, start + second) for first, second in chosen]
+            reason = f"too short: it has {len(axis)} frames, which leaves no room for a gap of {self.gap}"
+            raise SampleError(self._names[video], reason, always=True)
+        return [self._read(video, start + first, start + second) for first, second in chosen]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return kind, number of items and of files, and a hash of the files' names and sizes."""
+        """Return kind, number of items and of files, a hash of the files' names and sizes, and what is amiss."""
         files = [
             (f"{folder}/{name}", str(self.path / folder / name)) for folder, names in self.folders for name in names
         ]
-        return {"kind": "frames", "items": len(self), "files": len(files), "hash": hash_files(files)}
+        missing = sum(places.missing for places in self._places)
+        uneven = sum(bool(places.remark) and not places.missing for places in self._places)
+        amiss = {"missing_frames": missing, "videos_of_uneven_numbers": uneven}
+        return {
+            "kind": "frames",
+            "items": len(self),
+            "files": len(files),
+            "hash": hash_files(files),
+            **{what: count for what, count in amiss.items() if count},
+        }
 
-    def _read(self, folder: str, files: list[str], first: int, second: int) -> FramePair:
+    def _axis(self, video: int) -> np.ndarray:
+        """Where the frames of a video lie, in the unit that gaps are measured in."""
+        places = self._places[video]
+        if self._timed:
+            assert places.seconds is not None
+            return places.seconds
+        return np.arange(len(self.folders[video][1])) if places.frames is None else places.frames
+
+    def _starts(self, video: int) -> int:
+        """How many frames of a video can be the first of a pair."""
+        if self._places[video].frames is None and not self._timed:
+            return max(0, len(self.folders[video][1]) - int(np.ceil(self._range[1] - 1e-6)))
+        return len(first_frames(self._axis(video), self._range))
+
+    def _start(self, video: int, number: int) -> int:
+        """The frame that is the n-th of a video that can be the first of a pair."""
+        if self._places[video].frames is None and not self._timed:
+            return number
+        return int(first_frames(self._axis(video), self._range)[number])
+
+    def _seconds(self, video: int, first: int, second: int) -> float:
+        places = self._places[video]
+        if places.seconds is not None:
+            return float(places.seconds[second] - places.seconds[first])
+        steps = second - first if places.frames is None else int(places.frames[second] - places.frames[first])
+        return steps / self.frame_rate
+
+    def _read(self, video: int, first: int, second: int) -> FramePair:
+        (folder, files), name = self.folders[video], self._names[video]
         images = [
             _read_image(self.path / folder / files[number], f"{folder}/{files[number]}") for number in (first, second)
         ]
         if images[0].shape != images[1].shape:
             sizes = " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in images)
-            raise SampleError(folder, f"frames {files[first]} and {files[second]} differ in size: {sizes}")
-        return FramePair(images[0], images[1], folder, (first, second), (second - first) / self.frame_rate)
+            raise SampleError(name, f"frames {files[first]} and {files[second]} differ in size: {sizes}")
+        return FramePair(images[0], images[1], name, (first, second), self._seconds(video, first, second))
 
 
 def _read_image(path: Path, name: str) -> np.ndarray:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all of these
+        return read_picture(path)
+    except (OSError, ValueError) as error:
         raise SampleError(name, f"cannot be read as an image: {error}") from error
 
 
-def _check_none_missing(folder: Path, names: list[str]) -> None:
-    """A missing file would move all frames behind it, so that gaps are not what they are said to be."""
-    numbers = [frame_number(name) for name in names]
-    if None in numbers or len(names) < 3:
-        return
-    steps = np.diff(np.array(numbers, dtype=np.int64))
-    if (steps != steps[0]).any() or steps[0] == 0:
-        at = int(np.argmax(steps != steps[0])) if steps[0] else 0
-        raise ValueError(
-            f"frames are missing or doubled in {folder}: {names[at]} is followed by {names[at + 1]}; decode it again, "
-            f"or choose files with data.pattern"
-        )
+def _places(video: Path, series: Series, unit: TimeUnit | None) -> Places:
+    """Read places out of names, and say where they are not what a decoder writes."""
+    try:
+        places = places_of(series, unit)
+    except ValueError as error:
+        raise ValueError(f"{video}: {error}") from None
+    if places.missing:
+        logger.warning("%s: %s. No pair counts the frames around them as consecutive", video, places.remark)
+    elif places.remark:
+        advice = "" if unit else "; data.frame_times=ns (or us, ms, s) reads them as times"
+        logger.info("%s: %s, and are taken in order%s", video, places.remark, advice)
+    return places

@@ -22,16 +22,25 @@ class VideoSource:
         gap: Distance of the two frames.
         pattern: Which of the videos to take.
         reader: Video reader, as `midway_hub.video.open_video` takes it.
+        index_cache: Folder that keeps the videos' lists of frames between visits, processes and restarts.
 
     Raises:
         FileNotFoundError: `path`, or an entry of the list, does not exist.
         ValueError: There is no video, none matches, or the reader cannot be used here.
     """
 
-    def __init__(self, path: Path, gap: GapSettings, *, pattern: str = "*", reader: str = "auto") -> None:
+    def __init__(
+        self,
+        path: Path,
+        gap: GapSettings,
+        *,
+        pattern: str = "*",
+        reader: str = "auto",
+        index_cache: Path | None = None,
+    ) -> None:
         if reader != "auto" and (state := available_readers().get(reader, "unknown")).startswith(("not ", "cannot ")):
             raise ValueError(f"data.reader={reader} cannot be used: {state}; data.reader=auto takes what is there")
-        self.gap, self.reader = gap, reader
+        self.gap, self.reader, self.index_cache = gap, reader, index_cache
         self.files = find_videos(path, pattern)
 
     def __len__(self) -> int:
@@ -41,7 +50,7 @@ class VideoSource:
         """Open one video and take `count` pairs from it; see `PairSource`."""
         name, path = self.files[index]
         try:
-            reader = open_video(path, reader=self.reader, num_threads=1)
+            reader = open_video(path, reader=self.reader, num_threads=1, index_cache=self.index_cache)
         except VideoError as error:
             raise SampleError(name, _reason(error, path), always=True) from error
         except OSError as error:

@@ -15,6 +15,8 @@ from midway_hub.training.data.synthetic.textures import FAMILIES
 from PIL import Image
 from torch import Tensor
 
+from midway_hub.picture_files import read_picture
+
 SMALLEST = 16
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -139,8 +141,7 @@ def find_photographs(folder: Path) -> list[Path]:
 def _cut(path: Path, size: int, generator: np.random.Generator) -> np.ndarray:
     """Cut a square out of a photograph and fade its edges into each other, so that it repeats without seams."""
     margin = size // 8
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
+    picture = Image.fromarray(read_picture(path, "photograph"))
     side = int(min(picture.size) * generator.uniform(0.5, 1))
     left, top = (int(generator.integers(length - side + 1)) for length in picture.size)
     square = picture.resize((size + margin,) * 2, Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-PLANES = ("background", "ground", "wall")
-SHAPES = ("ellipse", "box", "triangle", "star", "ring", "blob")
-CLASSES = (*PLANES, *SHAPES)
+from midway_hub.class_notes import WORLD_CLASSES, WORLD_PLANES, WORLD_SHAPES
+
+PLANES, SHAPES = WORLD_PLANES, WORLD_SHAPES
+CLASSES = WORLD_CLASSES
 """Name of each label."""
 
 PALETTE = (

@@ -18,6 +18,8 @@ from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.timeline import Timeline
 from torch import Tensor
 
+from midway_hub.processing import IMAGENET, Normalisation
+
 Task = Literal["flow", "segmentation"]
 
 
@@ -77,6 +79,7 @@ class WorldBatches:
         rank: This process, from 0.
         world_size: All processes.
         accumulate: Micro-batches of a step.
+        normalisation: What frames are normalised by.
 
     Raises:
         ValueError: The worlds of a step cannot be shared by the processes and micro-batches.
@@ -91,8 +94,9 @@ class WorldBatches:
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
+        normalisation: Normalisation = IMAGENET,
     ) -> None:
-        self.examples, self._seed = examples, seed
+        self.examples, self._seed, self._normalisation = examples, seed, normalisation
         self._sampler = Sampler(
             len(examples), seed=seed, timeline=timeline, rank=rank, world_size=world_size, accumulate=accumulate
         )
@@ -107,7 +111,7 @@ class WorldBatches:
         """Render the worlds on `device`, frames normalised."""
         made = labelled(render_pairs(self.examples.settings, batch["seeds"], device=device), self.examples.task)
         frames = ("source", "target", "image")
-        return {name: normalise(values) if name in frames else values for name, values in made.items()}
+        return {name: normalise(t, self._normalisation) if name in frames else t for name, t in made.items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what identifies the data."""

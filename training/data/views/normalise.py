@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
+from midway_hub.processing import IMAGENET, Normalisation
 
 
 def normalise_views(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -22,8 +22,8 @@ def normalise_views(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {group: normalise(levels) for group, levels in views.items()}
 
 
-def normalise(levels: Tensor) -> Tensor:
-    """Normalise frames (..., 3, H, W) in grey levels 0 to 255; see `normalise_views`."""
-    mean = torch.tensor(IMAGENET_MEAN, device=levels.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=levels.device).view(3, 1, 1)
+def normalise(levels: Tensor, normalisation: Normalisation = IMAGENET) -> Tensor:
+    """Normalise frames (..., 3, H, W) in grey levels 0 to 255, by ImageNet's numbers or others."""
+    mean = torch.tensor(normalisation.mean, device=levels.device).view(3, 1, 1)
+    std = torch.tensor(normalisation.std, device=levels.device).view(3, 1, 1)
     return (levels.to(torch.float32) - 255 * mean).div_(255 * std)

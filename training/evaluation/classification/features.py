@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -98,11 +99,15 @@ def picture_features(
         if file is not None and file.is_file():
             parts.append(torch.from_numpy(np.load(file, allow_pickle=False)))
         else:
-            parts.append(_encoded(encoder, some, batch, lambda done, at=start: progress(at + done, len(pictures))))
+            parts.append(_encoded(encoder, some, batch, partial(_from, start, len(pictures), progress)))
             if file is not None:
                 _save(file, parts[-1])
         progress(start + len(some), len(pictures))
     return torch.cat(parts)
+
+
+def _from(start: int, total: int, progress: Callable[[int, int], None], done: int) -> None:
+    progress(start + done, total)
 
 
 def _encoded(encoder: PictureEncoder, pictures: Sequence[Path], batch: int, progress: Callable[[int], None]) -> Tensor:

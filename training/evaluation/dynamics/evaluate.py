@@ -135,9 +135,8 @@ def _measure(
         if known and (picture is None or picture.is_file()):
             continue
         sample = sample or dataset[index]
-        processor = MidwayImageProcessor(
-            fit="pad" if short_side is None else "shortest", size=short_side, multiple=reader.patch_size
-        )
+        own: Any = getattr(reader, "image_processor", MidwayImageProcessor())
+        processor = own.with_short_side(short_side, multiple=reader.patch_size)
         inputs = processor([sample.first, sample.second])
         truth = patch_truth(sample, inputs.geometry, patch_size=reader.patch_size)
         source, target = inputs["pixel_values"].split(1)

@@ -41,6 +41,8 @@ class Reader(Protocol):
         model: Which network it reads, as tables call it.
         patch_size: Side of its patches in pixels.
         settings: Everything that its numbers depend on, JSON-able.
+
+    One that reads a network also has `image_processor`, the network's; frames are made by ImageNet's numbers elsewhere.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Matching:
 
     def __init__(self, network: MidwayNetwork, *, model: str = "network") -> None:
         self.network, self.model, self.name = network, model, f"{model}: matching"
-        self.patch_size = network.config.patch_size
+        self.patch_size, self.image_processor = network.config.patch_size, network.image_processor
         self.settings: dict[str, Any] = {
             "kind": "nearest-feature matching",
             "features": "last block",
@@ -120,7 +122,8 @@ class Perturbation:
         if gates and not network.config.gating:
             raise ValueError(f"{model} has no gating units that could be on; measure it with gates off")
         self.model, self.name = model, f"{model}: gates {'on' if gates else 'off'}"
-        self.patch_size, self.draws, self.seed = network.config.patch_size, draws, seed
+        self.patch_size, self.image_processor = network.config.patch_size, network.image_processor
+        self.draws, self.seed = draws, seed
         self.settings: dict[str, Any] = {
             "kind": "forward feature perturbation",
             "gates": "on" if gates else "off" if network.config.gating else "none",

@@ -12,6 +12,7 @@ from midway_hub.training.evaluation.dynamics.readings import Reading
 from midway_hub.training.evaluation.dynamics.truth import PatchTruth
 from torch import Tensor
 
+from midway_hub._tensors import need_finite
 from midway_hub.analysis.flow_scores import HIT_RADII
 
 REGIONS = ("all", "confident", "moving")
@@ -52,8 +53,7 @@ def patch_sums(reading: Reading, truth: PatchTruth, *, patch_size: int) -> list[
     if reading.flow.shape != truth.flow.shape:
         shapes = f"{tuple(reading.flow.shape)} for a truth of {tuple(truth.flow.shape)}"
         raise ValueError(f"a coarse flow of {shapes}; both must be (2, h, w) of one grid")
-    if not torch.isfinite(reading.flow).all():
-        raise ValueError("a coarse flow holds NaN or infinite values; nothing may be averaged over them")
+    need_finite(reading.flow, "a coarse flow")
     estimate, true = reading.flow.double()[:, truth.counts], truth.flow[:, truth.counts]
     off = torch.linalg.vector_norm(estimate - true, dim=0)
     error = torch.linalg.vector_norm((estimate - true) * truth.scale[:, None], dim=0)

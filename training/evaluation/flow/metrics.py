@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from midway_hub.training.data.flow.sample import FlowSample
 
+from midway_hub._tensors import need_finite
+
 BAD_PIXELS = (0.5, 1.0, 3.0, 5.0)
 QUANTITIES = ("epe", "l1", *(f"bad_{limit:g}" for limit in BAD_PIXELS), "fl_all")
 REGIONS = ("all", "speed_0_10", "speed_10_40", "speed_40", "occluded", "visible")
@@ -150,12 +152,7 @@ def _check(estimate: np.ndarray, sample: FlowSample) -> None:
             f"{sample.name}: an estimate of shape {np.shape(estimate)} for frames of {height} x {width} pixels; "
             f"wanted (2, {height}, {width})"
         )
-    broken = int(np.size(estimate) - np.isfinite(estimate).sum())
-    if broken:
-        raise ValueError(
-            f"{sample.name}: the estimate holds {broken} values that are NaN or infinite; nothing may be averaged "
-            "over them. Run the estimator in float32, and look at this pair"
-        )
+    need_finite(np.asarray(estimate), f"{sample.name}: the estimate")
 
 
 def _sums(errors: PixelErrors, occluded: np.ndarray | None) -> np.ndarray:

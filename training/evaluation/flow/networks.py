@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from midway_hub.training.evaluation.pixels import network_input
+from midway_hub.training.evaluation.pixels import inputs_of
 from midway_hub.training.evaluation.weights import describe_network
 
 from midway_hub import MidwayNetwork
@@ -62,7 +62,7 @@ class NetworkFlow:
     @torch.no_grad()
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return flow (2, H, W); see `Estimator`."""
-        source, target = (network_input(frame, self.network.device) for frame in (first, second))
+        source, target = inputs_of(self.network, first, second)
         return self.network.flow(source, target, tile=self.tile, overlap=self.overlap).flow[0].float().cpu().numpy()
 
 
@@ -88,9 +88,7 @@ class FeatureMatching:
         """Return flow (2, H, W); see `Estimator`."""
         (height, width), patch = first.shape[:2], self.network.config.patch_size
         margin = (0, -width % patch, 0, -height % patch)
-        frames = [
-            F.pad(network_input(frame, self.network.device), margin, mode="replicate") for frame in (first, second)
-        ]
+        frames = [F.pad(frame, margin, mode="replicate") for frame in inputs_of(self.network, first, second)]
         source, target = (self.network.encode(frame).last for frame in frames)
         coarse = coarse_flow(matching_heatmaps(source.float(), target.float()), patch_size=patch)
         flow = F.interpolate(coarse, scale_factor=patch, mode="bilinear", align_corners=False)

@@ -16,6 +16,7 @@ from midway_hub.training.evaluation.weights import file_digest
 from torch import Tensor
 
 from midway_hub._extras import how_to_install
+from midway_hub.devices import checked_device
 
 if TYPE_CHECKING:
     from midway_hub import MidwayNetwork
@@ -95,7 +96,7 @@ class RAFT:
             network = getattr(optical_flow, f"raft_{size}")(weights=None, progress=False)
         if weights is not None:
             _load(network, weights)
-        self.network, self.updates = network.eval().to(device), updates
+        self.network, self.updates = network.eval().to(checked_device(device)), updates
         self.name = f"raft_{size}" if weights is not None else f"raft_{size} (random weights)"
         self.settings: dict[str, Any] = {
             "kind": f"torchvision raft_{size}",

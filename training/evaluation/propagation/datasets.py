@@ -13,6 +13,7 @@ from midway_hub.training.evaluation.propagation.sequences import (
 )
 
 DAVIS_SEQUENCES = {"val": 30, "train": 60}
+DAVIS_2016_SEQUENCES = {"val": 20, "train": 30}
 VIP_CLASSES = (
     *("background", "hat", "hair", "sun-glasses", "upper-clothes", "dress", "coat", "socks", "pants", "gloves"),
     *("scarf", "skirt", "torso-skin", "face", "right-arm", "left-arm", "right-leg", "left-leg", "right-shoe"),
@@ -24,19 +25,36 @@ JHMDB_VIDEOS = 268
 JHMDB_TEST = "2"
 
 
-def davis_sequences(root: Path, *, split: str = "val") -> SequenceSet:
+def davis_sequences(root: Path, *, split: str = "val", binary: bool = False) -> SequenceSet:
     """DAVIS-2017: JPEGImages/480p/SEQUENCE/00000.jpg, Annotations/480p/SEQUENCE/00000.png, ImageSets/2017/val.txt.
+
+    Of DAVIS-2016, whose masks are black and white, the list is ImageSets/2016/val.txt or ImageSets/480p/val.txt.
 
     Args:
         root: The folder that holds those.
         split: Name of the list.
+        binary: Whether masks are of one object, white on black, and DAVIS-2016's list is taken where there is one.
 
     Raises:
         FileNotFoundError: There is no such list.
     """
-    names = read_names(root / "ImageSets" / "2017" / f"{split}.txt")
+    lists = root / "ImageSets"
+    older = [path for path in (lists / "2016" / f"{split}.txt", lists / "480p" / f"{split}.txt") if path.is_file()]
+    if binary and older:
+        return _davis_2016(root, split, older[0])
+    names = read_names(lists / "2017" / f"{split}.txt")
     folders = [(name, root / "JPEGImages" / "480p" / name, root / "Annotations" / "480p" / name) for name in names]
-    return _with_masks("davis", f"davis2017/{split}", folders, DAVIS_SEQUENCES.get(split, len(names)), every=True)
+    expected = DAVIS_SEQUENCES.get(split, len(names))
+    return _with_masks("davis", f"davis2017/{split}", folders, expected, every=True, binary=binary)
+
+
+def _davis_2016(root: Path, split: str, listing: Path) -> SequenceSet:
+    """The videos of a list of names, or of pairs `/JPEGImages/480p/SEQUENCE/00000.jpg /Annotations/...` per frame."""
+    lines = [line.split()[0].split("/") for line in read_names(listing)]
+    names = list(dict.fromkeys(parts[-2] if len(parts) > 1 else parts[0] for parts in lines))
+    folders = [(name, root / "JPEGImages" / "480p" / name, root / "Annotations" / "480p" / name) for name in names]
+    expected = DAVIS_2016_SEQUENCES.get(split, len(names))
+    return _with_masks("davis", f"davis2016/{split}", folders, expected, every=True, binary=True)
 
 
 def vip_sequences(root: Path) -> SequenceSet:
@@ -89,7 +107,7 @@ DATASETS: dict[str, Callable[[Path], SequenceSet]] = {
 
 
 def _with_masks(
-    task: str, name: str, folders: list[tuple[str, Path, Path]], expected: int, *, every: bool
+    task: str, name: str, folders: list[tuple[str, Path, Path]], expected: int, *, every: bool, binary: bool = False
 ) -> SequenceSet:
     """List videos whose label files are called as the frames; the first frame, or every one, must have one."""
     sequences, wanted = [], []
@@ -99,7 +117,7 @@ def _with_masks(
             wanted.append(f"{pictures}/*.jpg")
         files = [masks / f"{frame.stem}.png" for frame in frames]
         needed = {number: file for number, file in enumerate(files) if every or number == 0 or file.is_file()}
-        sequences.append(LabelledSequence(title, frames, needed))
+        sequences.append(LabelledSequence(title, frames, needed, binary))
     return SequenceSet(name, task, tuple(sequences), expected, tuple(wanted))
 
 

@@ -45,11 +45,6 @@ class DavisScores:
     objects: int
 
 
-def object_ids(first_labels: np.ndarray) -> list[int]:
-    """Return the objects of a sequence: what its first frame's label map holds beside 0 and 255."""
-    return [int(label) for label in np.unique(first_labels) if label not in (0, IGNORE)]
-
-
 def score_frame(found: np.ndarray, truth: np.ndarray, ids: Sequence[int]) -> tuple[list[float], list[float]]:
     """Return J and F of each object in one frame; pixels whose truth is 255 do not count.
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from midway_hub.training.evaluation.propagation.timm_encoders import load_module, module_frames
 from midway_hub.training.evaluation.weights import describe_network, weights_digest
-from torch import Tensor, nn
+from torch import nn
 
 from midway_hub import MidwayNetwork
 from midway_hub.analysis.propagation_features import FeatureSource, network_features
 from midway_hub.analysis.propagation_frames import Encoder
+from midway_hub.devices import checked_device
 
 TIMM = "timm:"
 
@@ -23,8 +25,8 @@ class MeasuredEncoder:
 
     Attributes:
         name: What tables call it.
-        encode: Normalised frames (1, 3, H, W) to features (1, D, h, w).
-        settings: Weights, features, layer, precision, device; JSON-able.
+        encode: Normalised frames (1, 3, H, W) to features (1, D, h, w); a `FrameEncoder` says how they are made.
+        settings: Weights, features, layer, what frames must be, precision, device; JSON-able.
         device: Where it runs.
     """
 
@@ -38,40 +40,35 @@ def network_encoder(
     network: MidwayNetwork, *, name: str, features: FeatureSource = "teacher", layer: int = -1
 ) -> MeasuredEncoder:
     """Take the features of a network of this package; see `network_features`."""
-    settings = {"features": features, "layer": layer, **describe_network(network)}
     encode = network_features(network, features, layer=layer)
+    settings = {"features": features, "layer": layer, "frames": encode.described(), **describe_network(network)}
     return MeasuredEncoder(f"{name} {features} {layer}", encode, settings, network.device)
 
 
 def module_encoder(module: nn.Module, *, name: str, layer: int = -1) -> MeasuredEncoder:
-    """Take the features of a model of timm's that has `forward_intermediates`, through its final norm.
+    """Take the features of a model of timm's, frames made as it was trained on them; see `module_frames`.
 
     Args:
-        module: In eval mode; it must take frames of any size (`dynamic_img_size=True` for ViTs).
+        module: In eval mode.
         name: What tables call it.
-        layer: Block from 0; negatives from the last.
+        layer: Block or stage from 0; negatives from the last.
 
     Raises:
-        ValueError: It has no `forward_intermediates`, or is in training mode.
+        ValueError: As `module_frames`.
     """
-    if not hasattr(module, "forward_intermediates") or module.training:
-        raise ValueError(f"{name} must be a timm model with forward_intermediates, in eval mode (model.eval())")
+    encode = module_frames(module, name=name, layer=layer)
     weights = next(module.parameters())
-    dtype = weights.dtype
-
-    def encode(frames: Tensor) -> Tensor:
-        found = module.forward_intermediates(  # type: ignore[operator]
-            frames.to(dtype), indices=[layer], norm=True, stop_early=True, intermediates_only=True
-        )
-        return found[0]
-
+    config: Any = module.pretrained_cfg
     settings = {
         "features": "timm",
         "layer": layer,
+        "frames": encode.described(),
         "weights": name,
+        "tag": config.get("tag"),
         "sha256": weights_digest(module),
         "dtype": str(weights.dtype).removeprefix("torch."),
         "device": str(weights.device),
+        **encode.normalisation.to_dict(),
     }
     return MeasuredEncoder(f"{name} {layer}", encode, settings, weights.device)
 
@@ -91,7 +88,6 @@ def load_encoder(
     if not name.startswith(TIMM):
         network = MidwayNetwork.from_pretrained(name, device=device, dtype=precision)
         return network_encoder(network, name=name, features=features, layer=layer)
-    import timm
-
-    module = timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0, dynamic_img_size=True)
-    return module_encoder(module.to(device, precision).eval(), name=name, layer=layer)
+    place = checked_device(device)
+    module = load_module(name.removeprefix(TIMM))
+    return module_encoder(module.to(place, precision).eval(), name=name, layer=layer)

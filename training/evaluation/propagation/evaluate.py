@@ -16,6 +16,7 @@ from midway_hub.training.evaluation.propagation.sequences import SequenceSet
 from midway_hub.training.evaluation.records import EvaluationRecord, plain
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationResult
 
+from midway_hub.analysis.propagation_frames import fitted_protocol
 from midway_hub.analysis.propagation_protocols import PropagationProtocol
 
 VERSION = 1  # of the measuring: changed whenever the same prediction gives another number
@@ -32,7 +33,7 @@ class PropagationEvaluation:
         task: `davis`, `vip` or `jhmdb`.
         sequences: Videos that were measured.
         of: Videos that the data set has.
-        propagation: Every number of the protocol, its name first.
+        propagation: Every number of the protocol, its name first, with the normalisation that the encoder's frames got.
         numbers: DAVIS: J&F, J, F. VIP: mIoU. JHMDB: PCK. In percent.
         encoder: What tables call the encoder.
         settings: What the numbers depend on beside: weights, features, layer, precision, device.
@@ -63,7 +64,7 @@ def evaluate_propagation(
     Args:
         encoder: Whose features the labels follow.
         dataset: Labelled videos.
-        protocol: How labels are propagated.
+        protocol: How labels are propagated; the encoder's frames are of its own patches and normalisation.
         out: Folder for results.json, per_sequence.jsonl, pictures/ and predictions/, which holds indexed PNGs in DAVIS'
             naming (for JHMDB joints.npy). Videos that it already holds are not propagated again, so an interrupted
             evaluation goes on where it was.
@@ -76,7 +77,7 @@ def evaluate_propagation(
         SampleError: A file of the data set is broken.
         ValueError: There is nothing to measure, or the folder holds numbers of another configuration.
     """
-    measurement = MEASUREMENTS[dataset.task]
+    measurement, protocol = MEASUREMENTS[dataset.task], fitted_protocol(protocol, encoder.encode)
     indices = chosen_items(dataset, limit)  # type: ignore[arg-type]  # it asks for files and length alone
     rules = {"task": "propagation", "version": VERSION, "dataset": dataset.name, "data": dataset.fingerprint()}
     record = EvaluationRecord(

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from midway_hub.training.data.frame_pair import SampleError
 
+from midway_hub._regular import refuse_irregular
+
 HEADER, TAG = 128, 8
 MATRIX, COMPRESSED = 14, 15
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -27,6 +29,7 @@ def read_mat_array(path: str | Path, name: str) -> np.ndarray:
     Raises:
         SampleError: The file is missing, broken or of another version, or holds no such array of real numbers.
     """
+    refuse_irregular(path)
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from midway_hub.training.data.frame_pair import SampleError
-from midway_hub.training.data.segmentation.files import read_image, read_label_map
+from midway_hub.training.data.segmentation.files import read_image
 from midway_hub.training.evaluation.propagation.datasets import JHMDB_JOINTS, VIP_CLASSES
-from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, object_ids, score_frame
+from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame
 from midway_hub.training.evaluation.propagation.encoders import MeasuredEncoder
 from midway_hub.training.evaluation.propagation.matfile import read_mat_array
 from midway_hub.training.evaluation.propagation.pck import normalised_distances, pose_scores
@@ -25,6 +25,7 @@ from midway_hub.analysis.propagation_keypoints import propagate_keypoints
 from midway_hub.analysis.propagation_pictures import draw_keypoints, object_palette, overlay_objects
 from midway_hub.analysis.propagation_protocols import PropagationProtocol
 from midway_hub.drawing import strip
+from midway_hub.label_maps import object_numbers
 from midway_hub.label_pictures import label_map
 
 State = dict[str, Any]
@@ -60,14 +61,19 @@ def measure_objects(
     encoder: MeasuredEncoder, item: LabelledSequence, protocol: PropagationProtocol, outputs: Outputs
 ) -> State:
     """DAVIS: J and F of each object in all frames but the first and the last."""
-    first = read_label_map(item.labels[0])
-    ids = object_ids(first)
-    if not ids or len(item.frames) < 3:
-        raise SampleError(item.name, f"has {len(ids)} objects in {len(item.frames)} frames; wanted 1 in 3", always=True)
+    if len(item.frames) < 3:
+        raise SampleError(
+            item.name, f"has {len(item.frames)} frames; the first and the last do not count, so wanted 3", always=True
+        )
+    first = item.label_map(0)
+    try:
+        ids = object_numbers(first, item.labels[0])
+    except ValueError as error:
+        raise SampleError(item.name, str(error), always=True) from error
     found: list[tuple[list[float], list[float]]] = []
     for number, labels in _propagated(encoder, item, first, protocol, outputs):
         if 0 < number < len(item.frames) - 1:
-            found.append(score_frame(labels, read_label_map(item.labels[number]), ids))
+            found.append(score_frame(labels, item.label_map(number), ids))
     objects = [
         {"id": label, "j": [j[place] for j, _ in found], "f": [f[place] for _, f in found]}
         for place, label in enumerate(ids)
@@ -80,10 +86,9 @@ def measure_parts(
 ) -> State:
     """VIP: which class was taken for which in all labelled frames, the first one included, as CropMAE's code does."""
     meter = SegmentationMeter(VIP_CLASSES)
-    for number, labels in _propagated(encoder, item, read_label_map(item.labels[0]), protocol, outputs):
+    for number, labels in _propagated(encoder, item, item.label_map(0), protocol, outputs):
         if number in item.labels:
-            truth = read_label_map(item.labels[number])
-            meter.update(labels, truth, name=f"{item.name}, frame {number}")
+            meter.update(labels, item.label_map(number), name=f"{item.name}, frame {number}")
     return {"frames": len(item.frames), "labelled": len(item.labels), "state": meter.state()}
 
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from midway_hub.training.data.segmentation.files import read_label_map, read_mask
 from midway_hub.training.data.sources.listing import hash_files
+
+from midway_hub.extraction.lists import lines_of
+from midway_hub.frame_names import natural_key
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,21 @@ class LabelledSequence:
         name: Such as `bike-packing`.
         frames: Pictures, in order.
         labels: Label files by the number of the frame, from 0; or one file for all frames under 0.
+        binary: Whether the label files are masks of one object, white on black.
     """
 
     name: str
     frames: tuple[Path, ...]
     labels: Mapping[int, Path]
+    binary: bool = False
+
+    def label_map(self, number: int) -> np.ndarray:
+        """Read the label map (H, W) uint8 of a frame: 0 is the background, 255 unknown.
+
+        Raises:
+            SampleError: The file is missing or broken, or does not hold exact 8-bit labels.
+        """
+        return (read_mask if self.binary else read_label_map)(self.labels[number])
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,8 @@ class SequenceSet:
     def fingerprint(self) -> Mapping[str, Any]:
         """Return what identifies the data: name, number of videos, a hash of the list of files."""
         files = [(f"{item.name}/{path.name}", str(path)) for item in self.sequences for path in self._files(item)]
-        return {"name": self.name, "sequences": len(self), "files": hash_files(files)}
+        masks = {"masks": "binary"} if any(item.binary for item in self.sequences) else {}
+        return {"name": self.name, "sequences": len(self), "files": hash_files(files), **masks}
 
     @staticmethod
     def _files(item: LabelledSequence) -> list[Path]:
@@ -69,7 +85,7 @@ def pictures_in(folder: Path, suffixes: Sequence[str] = (".jpg", ".jpeg", ".png"
     if not folder.is_dir():
         return ()
     found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return tuple(sorted(found, key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name)))
+    return tuple(sorted(found, key=lambda path: natural_key(path.name)))
 
 
 def read_names(file: Path) -> list[str]:
@@ -80,4 +96,4 @@ def read_names(file: Path) -> list[str]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no list {file} of the videos; --root must be the data set's own folder")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in lines_of(file) if line.strip()]

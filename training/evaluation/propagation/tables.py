@@ -9,7 +9,7 @@ from midway_hub.training.evaluation.tables import Rows, part, shown
 
 
 def propagation_table(result: PropagationEvaluation) -> Rows:
-    """Return the numbers in percent, one row, under the protocol's name."""
+    """Return the numbers in percent, one row, under the protocol's name, and how frames came to the encoder."""
     numbers = result.numbers
     if isinstance(numbers, DavisScores):
         header = ["J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay", "objects"]
@@ -23,4 +23,12 @@ def propagation_table(result: PropagationEvaluation) -> Rows:
     else:
         header, values = ["mIoU", "pixel accuracy"], [shown(numbers.miou), shown(numbers.accuracy)]
     title = f"{result.dataset}, {part(result.sequences, result.of, 'videos')}, protocol {result.propagation['name']}"
-    return Rows(title, ["features", *header], [[result.encoder, *values]])
+    return Rows(title, ["features", *header, "frames"], [[result.encoder, *values, _frames(result)]])
+
+
+def _frames(result: PropagationEvaluation) -> str:
+    """Say how frames came to the encoder: of which patches or size, and what they were normalised by."""
+    asked = result.settings.get("frames") or {"multiple": 1, "size": None}
+    sides = f"{asked['multiple']}s" if asked["size"] is None else "x".join(map(str, asked["size"]))
+    mean, std = (" ".join(f"{value:.4g}" for value in result.propagation[key]) for key in ("image_mean", "image_std"))
+    return f"{sides}, mean {mean}, std {std}"

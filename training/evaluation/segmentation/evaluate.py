@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from midway_hub.training.data.segmentation.sample import LabelledImage, SegmentationDataset
 from midway_hub.training.evaluation.items import chosen_items, picture_file, spread
-from midway_hub.training.evaluation.pixels import network_input
+from midway_hub.training.evaluation.pixels import inputs_of
 from midway_hub.training.evaluation.records import EvaluationRecord, plain
 from midway_hub.training.evaluation.segmentation.agreement import check_classes
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter, SegmentationResult
@@ -145,7 +145,7 @@ def predict_labels(
         from midway_hub.training.data.segmentation.pipeline import resize_for_test
 
         image = resize_for_test(image, pipeline)
-    logits = network.segment(network_input(image, network.device), slide=slide).logits
+    logits = network.segment(*inputs_of(network, image), slide=slide).logits
     logits = F.interpolate(logits, size=sample.labels.shape, mode="bilinear", align_corners=False)
     return logits[0].argmax(dim=0).cpu().numpy()
 

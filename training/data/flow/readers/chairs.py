@@ -38,7 +38,7 @@ def _read_split(root: Path, last: int) -> list[str]:
         raise FileNotFoundError(
             f"{root} has pairs, but neither {' nor '.join(SPLIT_FILES)}; download one from the data set's page into it"
         )
-    split = found[0].read_text().split()
+    split = found[0].read_text(encoding="utf-8", errors="replace").split()
     if len(split) < last or set(split) - {"1", "2"}:
         raise ValueError(
             f"{found[0]} has {len(split)} lines ({', '.join(sorted(set(split))[:4])}); wanted 1 (training) or "
