@@ -56,7 +56,7 @@ def described(found: Description) -> dict[str, Any]:
     """Put a description into names and values."""
     config = found.config
     shared = config.target_network == "shared"
-    facts = {
+    facts: dict[str, Any] = {
         "encoder": f"width {config.embed_dim}, {config.depth} blocks of {config.num_heads} heads, patches of "
         f"{config.patch_size}×{config.patch_size} pixels, positions of {config.image_size}×{config.image_size} pixels",
         "networks": "one encoder for source and target frames" if shared else "student and teacher (EMA)",

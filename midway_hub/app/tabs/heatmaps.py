@@ -12,7 +12,7 @@ from midway_hub.app.context import Context, at_most, cancel_button
 from midway_hub.app.pair import Pair
 from midway_hub.app.picker import frame_picker, mark_style, picked, picker_html
 from midway_hub.app.session import Session
-from midway_hub.dense.writing import Progress
+from midway_hub.dense.writing import Progress, no_progress
 
 PICKER = "mw-source"
 WIDTH = 640
@@ -105,7 +105,7 @@ def _numbers(session: Session) -> tuple[int, int]:
     return min(int(session.place[0] * width), width - 1), min(int(session.place[1] * height), height - 1)
 
 
-def _felt(session: Session, progress: Progress) -> str:
+def _felt(session: Session, progress: Progress = no_progress) -> str:
     """Show the heatmaps of the session's point, all on one scale, and say where each is hottest."""
     pair = session.pair
     heatmaps = pair.heatmaps(session.place, progress)
