@@ -17,7 +17,6 @@ from midway_hub._options import (
     Model,
     Offline,
     Reader,
-    SeenAt,
     Size,
     fetched,
     load_network,
@@ -40,7 +39,13 @@ def perturb(
     draws: Annotated[int, typer.Option(help="Random directions per point.")] = 16,
     exact: Annotated[bool, typer.Option("--exact", help="The whole Jacobian, no random directions.")] = False,
     model: Model = DEFAULT_MODEL,
-    size: SeenAt = SEEN_AT,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Short side in pixels that the network sees the frames at, the time grows fast; 0: their own. "
+            f"Default: {SEEN_AT}, or their own where that is less."
+        ),
+    ] = None,
     device: Device = None,
     reader: Reader = "auto",
     offline: Offline = False,
@@ -70,7 +75,7 @@ def perturb(
             level=asked,
             draws=draws,
             exact=exact,
-            size=size or None,
+            size=min(SEEN_AT, *images[0].size) if size is None else size or None,
             progress=bars,
         )
     if as_json:

@@ -251,11 +251,9 @@ def test_tracks_that_are_not_finite_are_never_kept(tmp_path, suffix, name):
 
 
 @pytest.mark.parametrize("value", [math.nan, {"deep": [math.inf, 1.5]}, [(-math.inf,)], np.float64("nan")])
-def test_json_has_null_for_numbers_that_are_not_finite(capsys, monkeypatch, value):
-    printed = []
-    monkeypatch.setattr(_console.OUT, "file", type("File", (), {"write": lambda self, text: printed.append(text)})())
+def test_json_has_null_for_numbers_that_are_not_finite(capsys, value):
     _console.print_json({"value": value})
-    (text,) = printed
+    text = capsys.readouterr().out
     found = json.loads(text, parse_constant=refuse_constant)
     assert "null" in text
     assert set(found) == {"value"}

@@ -520,7 +520,7 @@ def test_a_folder_that_is_no_pack_is_refused(clips):
         ({"gap": {}}, "exactly one of gap.frames and gap.seconds"),
         ({"gap": {"frames": [30, 15]}}, r"0 < least <= most, got \[30, 15\] frames"),
         ({"gap": {"frames": [0, 3]}}, r"got \[0, 3\] frames"),
-        ({"gap": {"seconds": [0.5, float("inf")]}}, r"got \[0.5, inf\] seconds"),
+        ({"gap": {"seconds": [0.5, float("inf")]}}, "should be a finite number"),
         ({"gap": {"frames": [1.5, 3]}}, "integer"),
         ({"source": "videos"}, "data.source=videos needs data.path"),
         ({"path": "somewhere"}, "data.path is somewhere, but data.source=synthetic reads no files"),
