@@ -67,7 +67,7 @@ def index_video(path: Path, stream: int | None = None) -> VideoIndex:
             codec=video.codec_context.codec.canonical_name,
             pixel_format=scan.first_frame.format.name,
             **_geometry(scan.first_frame, video.codec_context.codec.canonical_name),
-            time_base=video.time_base,
+            time_base=Fraction(video.time_base.numerator, video.time_base.denominator),  # PyAV 19: a class of its own
             pts=times,
             end=int(times[-1]) + _last_duration(times, video, scan),
             packets=packets,
