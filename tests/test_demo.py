@@ -88,8 +88,9 @@ def test_pictures_are_not_blank(page):
         assert np.asarray(Image.open(picture)).std() > 10
 
 
-def test_the_pair_is_four_tenths_of_a_second_apart():
-    spread, pair = read_clip(sample_clip(), 3)
+def test_heatmaps_go_over_four_tenths_of_a_second_and_flow_over_one_frame():
+    spread, pair, neighbours = read_clip(sample_clip(), 3)
+    assert neighbours.indices == [pair.indices[0], pair.indices[0] + 1]
     assert spread.indices == [0, 18, 37]
     assert pair.indices == [13, 23]
     assert pair.seconds[1] - pair.seconds[0] == pytest.approx(0.4)

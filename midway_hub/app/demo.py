@@ -95,12 +95,12 @@ def _write_demo(
     out.mkdir(parents=True, exist_ok=True)
     net = MidwayNetwork.from_pretrained(model, device=device)
     processor = net.image_processor.with_short_side(SHORT_SIDE, multiple=net.config.patch_size)
-    spread, pair = read_clip(video, frames)
+    spread, pair, neighbours = read_clip(video, frames)
     figures = [_feature_figure(net, processor, spread, out, progress)]
     if net.config.dynamics:
         figures.append(_heatmap_figure(net, processor, pair, out, draws, progress))
     if net.has_flow_head:
-        figures.append(flow_figure(net, pair.frames, pair.seconds, out, progress))
+        figures.append(flow_figure(net, neighbours.frames, neighbours.seconds, out, progress))
     if net.has_segmentation_head:
         figures.append(segmentation_figure(net, spread.frames, spread.seconds, out, progress))
     facts = _facts(net, model, spread, pair, time.perf_counter() - started)
@@ -108,8 +108,10 @@ def _write_demo(
     return write_page(out / "index.html", title="What moves where", warning=warning, figures=figures, facts=facts)
 
 
-def read_clip(video: Path, frames: int) -> tuple[Clip, Clip]:
-    """Read `frames` frames spread over a video, and a pair about 0.4 s apart from its middle.
+def read_clip(video: Path, frames: int) -> tuple[Clip, Clip, Clip]:
+    """Read `frames` frames spread over a video, and of its middle a pair about 0.4 s apart and one of neighbours.
+
+    Heatmaps show longer ways; flow, a displacement per pixel, has to be within the network's reach.
 
     Raises:
         ValueError: The video has fewer than two frames.
@@ -126,7 +128,7 @@ def read_clip(video: Path, frames: int) -> tuple[Clip, Clip]:
             images = [Image.fromarray(frame) for frame in reader.get_frames(indices)]
             return Clip(video, indices, [float(times[index]) for index in indices], images)
 
-        return read(spread), read([first, first + gap])
+        return read(spread), read([first, first + gap]), read([first, first + 1])
 
 
 @torch.no_grad()
