@@ -73,7 +73,7 @@ def test_images_of_unequal_size_fail_with_both_sizes(tiny_net, tmp_path):
     assert "must be of one size" in failure.reason
     assert "a.png 50×70" in failure.reason
     assert "b.png 50×71" in failure.reason
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_video_of_which_one_frame_is_kept_has_no_motion(tiny_net, clip, tmp_path):

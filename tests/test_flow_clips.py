@@ -217,6 +217,7 @@ def test_frames_are_seen_at_the_size_that_suits_the_head(head, frame, options, s
 
 def test_command_page_and_demo_show_one_flow_of_a_pair(tmp_path, pico, monkeypatch):
     from midway_hub.app import head_figures
+    from midway_hub.app.pair import Pair
     from midway_hub.app.tabs import flow as tab
 
     frames = read_clip(sample_clip(), 2)[1].frames
@@ -229,7 +230,7 @@ def test_command_page_and_demo_show_one_flow_of_a_pair(tmp_path, pico, monkeypat
         )
     flow_figure(pico, frames, (0.0, 0.4), tmp_path, lambda *step: None)
     session = type("Session", (), {"chosen": type("Chosen", (), {"net": pico})})()
-    session.pair = type("Pair", (), {"frames": frames, "size": frames[0].size})()
+    session.pair = Pair(pico, frames)
     tab._flow(session, tab.HEAD, lambda *step: None, arrows=False)
     for number, frame in enumerate(frames):
         frame.save(tmp_path / f"{number}.png")

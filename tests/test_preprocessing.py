@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -319,7 +320,7 @@ def test_the_page_shows_features_as_the_checkpoint_says(seen, net, tmp_path):
 
     frame = Image.new("RGB", (SIZE[1], SIZE[0]))
     clip = SimpleNamespace(seconds=[0.0, 0.1], frames=lambda numbers: [frame] * len(numbers), size=frame.size)
-    session = SimpleNamespace(chosen=SimpleNamespace(net=net), clip=clip)
+    session = SimpleNamespace(chosen=SimpleNamespace(net=net), clip=clip, lock=threading.Lock())
     features._features(session, 2, lambda *step: None)
     assert_black(seen)
 
