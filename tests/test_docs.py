@@ -1,5 +1,6 @@
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,19 +10,34 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+RUNS_LONG = ("your_own_data.md",)
+
+
+def blocks_of(page: Path) -> list[tuple[str, str]]:
+    """What of a page is to be run, in order: `python`, and what is marked `bash run`."""
+    return re.findall(r"^```(python|bash run)\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
 def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [code for language, code in blocks_of(page) if language == "python"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in RUNS_LONG), id=page.name) for page in PAGES],
+)
 def test_the_code_on_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     names: dict = {}
-    blocks = python_blocks(page)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, page.name, "exec"), names)
+    blocks = blocks_of(page)
+    assert any(language == "python" for language, _ in blocks)
+    for language, code in blocks:
+        if language == "python":
+            exec(compile(code, page.name, "exec"), names)
+        else:
+            done = subprocess.run(["bash", "-e", "-c", code], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

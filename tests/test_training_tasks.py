@@ -147,6 +147,35 @@ def test_of_a_flow_head_of_another_width_what_fits_goes_on_and_the_rest_is_named
     assert "the checkpoint's is 8" in line
 
 
+OTHER_HEAD = replace(FLOW_HEAD, layer_dims=(4, 4, 4, 4), feature_dim=4, scale_bounds=(0.5, 3.0), tiled=True)
+
+
+@pytest.mark.parametrize(
+    "named", [(), ("tiled",), ("layer_dims",), ("feature_dim", "last_dim"), ("scale_bounds", "tiled")]
+)
+def test_what_a_run_does_not_name_of_a_flow_head_is_as_in_the_checkpoint(tmp_path, named):
+    flow_network(tmp_path).save_pretrained(tmp_path / "again")
+    start, wanted = StartSettings(weights=str(tmp_path / "again")), replace(OTHER_HEAD, tile=(48, 64))
+    head = starting_network(start, wanted, which="flow_head", seed=1, named=named).flow_head.config
+    for name in ("layer_dims", "feature_dim", "last_dim", "scale_bounds", "tiled"):
+        assert getattr(head, name) == getattr(wanted if name in named else FLOW_HEAD, name)
+    assert head.tile == (48, 64)  # the crop is the run's, whatever the checkpoint's
+
+
+def test_without_a_head_in_the_checkpoint_a_run_gets_the_one_that_it_describes(tmp_path):
+    start = StartSettings(weights=saved(tmp_path))
+    assert starting_network(start, OTHER_HEAD, which="flow_head", seed=1, named=()).flow_head.config == OTHER_HEAD
+
+
+@pytest.mark.parametrize(("named", "slide"), [((), (32, 16)), (("slide",), None), (("layers",), (32, 16))])
+def test_a_segmentation_head_goes_on_seeing_through_its_windows(tmp_path, named, slide):
+    segmentation_start(saved(tmp_path), slide=(32, 16)).save_pretrained(tmp_path / "again")
+    head = head_config(segmentation_settings(), CLASSES, PALETTE)
+    start = StartSettings(weights=str(tmp_path / "again"), freeze=True)
+    again = starting_network(start, head, which="segmentation_head", seed=1, named=named)
+    assert again.segmentation_head.config.slide == slide
+
+
 def segmentation_start(weights, classes=CLASSES, *, freeze=True, dynamics="pretrained", **head):
     start = StartSettings(weights=str(weights), freeze=freeze, dynamics=dynamics)
     palette = tuple((n, n, n) for n in range(len(classes)))

@@ -30,7 +30,8 @@ class FlowSettings(Settings):
         dict[str, Any],
         KeywordsOf(FlowHeadConfig, "head", without={"tile": "it is the crop that training uses, data.crop"}),
     ] = Field(default_factory=dict)
-    """The head: keyword arguments of `FlowHeadConfig`. Its tile is the training crop."""
+    """The head: keyword arguments of `FlowHeadConfig`. Its tile is the training crop; what is not named here is that of
+    the checkpoint's head, if it has one."""
 
     max_flow: float = Field(10_000.0, gt=0)
     """Pixels that move further, in pixels, do not count in the loss."""

@@ -70,7 +70,9 @@ def _reasons(
         "steps" if config.steps is not None else f"{config.epochs} epochs x {timeline.steps_per_epoch}",
     )
     yield Derived("examples seen", timeline.steps * timeline.batch_size, "steps x data.batch_size")
-    yield Derived("crop", "x".join(map(str, data.example_size())), "data.crop, or the worlds' size")
+    where = "data.crop" if isinstance(config, FlowConfig) else "data.pipeline.crop"
+    where = where if data.source == "files" else "data.world.size"
+    yield Derived("crop", "x".join(map(str, data.example_size())), where)
     yield Derived("peak learning rate", optimisation.lr, "task.optimisation.lr, for the batch as it is")
     yield Derived(
         "warm-up steps",

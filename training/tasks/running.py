@@ -29,7 +29,7 @@ from midway_hub.training.tasks.flow import FlowTask
 from midway_hub.training.tasks.inheritance import HeadName, NetworkShapes, inherit
 from midway_hub.training.tasks.plan import make_task_plan
 from midway_hub.training.tasks.segmentation import SegmentationTask, head_config
-from midway_hub.training.tasks.start import headed, starting_network
+from midway_hub.training.tasks.start import INHERITED, headed, starting_network
 from midway_hub.training.timeline import Timeline
 
 from midway_hub import MidwayConfig, MidwayNetwork, hub
@@ -133,7 +133,7 @@ def build_task(config: AnyConfig, timeline: Timeline, *, model: MidwayNetwork | 
         model: The network, where it is there already; default: what `config.start` says.
     """
     which, head = head_of(config)
-    made = model or starting_network(config.start, head, which=which, seed=config.seed)
+    made = model or starting_network(config.start, head, which=which, seed=config.seed, named=config.task.head)
     if isinstance(config, FlowConfig):
         return FlowTask(made, config.task, timeline, freeze=config.start.freeze)
     return SegmentationTask(made, config.task, timeline, freeze=config.start.freeze)
@@ -158,9 +158,14 @@ def what_is_kept(config: AnyConfig) -> Iterator[Derived]:
         return
     old = MidwayConfig.from_pretrained(found.directory)
     old.target_network = "shared"
-    architectures = [NetworkShapes.without_weights(it) for it in (old, headed(old, start, head, which))]
+    new = headed(old, start, head, which, config.task.head)
+    architectures = [NetworkShapes.without_weights(it) for it in (old, new)]
     for part, text in inherit(*architectures, start, which).described().items():
         yield Derived(f"weights of the {part}", text, "start.weights: what fits by name, shape and meaning")
+    if getattr(old, which) is not None:
+        for key in INHERITED[which]:
+            why = "as asked for" if key in config.task.head else "as in the checkpoint"
+            yield Derived(f"task.head.{key}", getattr(new, which)[key], why)
 
 
 def rebuild(values: dict[str, Any], run_dir: Path) -> Trainable:

@@ -48,7 +48,8 @@ class SegmentationSettings(Settings):
     head: Annotated[
         dict[str, Any], KeywordsOf(SegmentationHeadConfig, "head", without=DATA_DECIDES, check=_check_head)
     ] = Field(default_factory=dict)
-    """The head: keyword arguments of `SegmentationHeadConfig`. Its classes and palette are the data's."""
+    """The head: keyword arguments of `SegmentationHeadConfig`. Its classes and palette are the data's; if `slide` is
+    not named, it is that of the checkpoint's head."""
 
     auxiliary: AuxiliarySettings = AuxiliarySettings()
     """The second head, for UperNet only."""

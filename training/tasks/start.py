@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Container
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,12 @@ from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.heads import HeadConfig
 
 _log = logging.getLogger("midway_hub")
+
+INHERITED: dict[HeadName, tuple[str, ...]] = {
+    "flow_head": ("layer_dims", "feature_dim", "last_dim", "scale_bounds", "tiled"),
+    "segmentation_head": ("slide",),
+}
+"""What a run need not repeat of the configuration of a head that its checkpoint has."""
 
 
 class StartSettings(Settings):
@@ -52,7 +60,9 @@ class StartSettings(Settings):
         return str(from_home(Path(value))) if value and value.startswith("~") else value
 
 
-def starting_network(start: StartSettings, head: HeadConfig, *, which: HeadName, seed: int) -> MidwayNetwork:
+def starting_network(
+    start: StartSettings, head: HeadConfig, *, which: HeadName, seed: int, named: Container[str] | None = None
+) -> MidwayNetwork:
     """Make the network that a task trains: one encoder for both frames, and a head.
 
     What the checkpoint's head has goes on being trained as far as it fits; see `inherit`. Where the whole network is
@@ -63,6 +73,7 @@ def starting_network(start: StartSettings, head: HeadConfig, *, which: HeadName,
         head: Configuration of the head.
         which: What the network calls it.
         seed: Of everything that is drawn.
+        named: What of the head's configuration was asked for, null: all of it; see `headed`.
 
     Raises:
         ValueError: The checkpoint does not go with the head.
@@ -77,12 +88,18 @@ def starting_network(start: StartSettings, head: HeadConfig, *, which: HeadName,
         pretrained = MidwayNetwork.from_pretrained(start.weights, revision=start.revision).train()
         if pretrained.config.target_network == "ema":
             pretrained = pretrained.with_shared_encoder(start.encoder)
-    return with_head(pretrained, start, head, which)
+    return with_head(pretrained, start, head, which, named)
 
 
-def with_head(pretrained: MidwayNetwork, start: StartSettings, head: HeadConfig, which: HeadName) -> MidwayNetwork:
+def with_head(
+    pretrained: MidwayNetwork,
+    start: StartSettings,
+    head: HeadConfig,
+    which: HeadName,
+    named: Container[str] | None = None,
+) -> MidwayNetwork:
     """Return a network with the weights of `pretrained`, as far as they are wanted and fit, and a head."""
-    config = headed(pretrained.config, start, head, which)
+    config = headed(pretrained.config, start, head, which, named)
     other = OTHER[which]
     if getattr(pretrained.config, other) is not None and getattr(config, other) is None:
         _log.warning("the checkpoint's %s is left out: training the whole network changes the features it reads", other)
@@ -103,12 +120,23 @@ def with_head(pretrained: MidwayNetwork, start: StartSettings, head: HeadConfig,
     return network
 
 
-def headed(config: MidwayConfig, start: StartSettings, head: HeadConfig, which: HeadName) -> MidwayConfig:
+def headed(
+    config: MidwayConfig, start: StartSettings, head: HeadConfig, which: HeadName, named: Container[str] | None = None
+) -> MidwayConfig:
     """Return the architecture that a task trains: that of a checkpoint with the wanted head.
+
+    Sizes of a head that the checkpoint has, and whether it sees frames through windows, stay the checkpoint's where
+    `named` does not say that others were asked for: other sizes would start it anew, and the same weights give other
+    results with other windows.
 
     Raises:
         ValueError: The checkpoint has no dynamics to read flow off, and new ones are not asked for.
     """
+    there = getattr(config, which)
+    if there is not None and named is not None:
+        before = type(head).of(there)
+        stay = {name: getattr(before, name) for name in INHERITED[which] if name not in named}
+        head = dataclasses.replace(head, **stay)
     values = config.to_dict() | {which: head.to_dict(), "drop_path_rate": start.drop_path, "target_network": "shared"}
     if not start.freeze:
         values[OTHER[which]] = None
