@@ -130,8 +130,8 @@ def test_aliases_that_do_not_multiply_are_what_they_stand_for():
         ("name: &\n", "needs quotes"),
         ("a: *nothing\n", "needs quotes"),
         ("a:\n\tb: 1\n", "indented with spaces"),
-        ("a: !!bool maybe\n", "not of the kind that its !!tag says"),
-        ("a: !!timestamp noon\n", "not of the kind that its !!tag says"),
+        ("a: !!bool maybe\n", "not what its !!tag says"),
+        ("a: !!timestamp noon\n", "not what its !!tag says"),
         ("a: !!int twelve\n", "that can be read: .*twelve"),
     ],
 )

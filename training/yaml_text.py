@@ -61,7 +61,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except (ValueError, OverflowError) as error:  # such as a number of more digits than Python reads
         raise YamlError(f"{where} is no YAML that can be read: {error}") from None
     except (LookupError, TypeError, AttributeError):  # PyYAML's, of `!!bool maybe` and `!!timestamp noon`
-        raise YamlError(f"{where} is no YAML that can be read: a value is not of the kind that its !!tag says") from None
+        raise YamlError(f"{where} is no YAML that can be read: a value is not what its !!tag says") from None
     except RecursionError:
         raise YamlError(f"{where} is nested too deeply to be read") from None
 
