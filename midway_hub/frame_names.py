@@ -18,6 +18,7 @@ from typing import Any
 NUMBER = re.compile(r"((?:(?<![^_(\[=])-)?\d+)")
 SUFFIX = re.compile(r"\.[^\W\d]\w*$")  # `.png`, not the `.10` of `v1.10`
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)")
+_YEAR_LAST = re.compile(r"(?<!\d)\d\d?([-_.])\d\d?\1(?:19|20)\d\d(?!\d)")
 _DIGITS = str.maketrans("123456789", "0" * 9)
 LEAST_FRAMES = 3
 """Files named unlike all others that are fewer than this are strays, no video."""
@@ -120,6 +121,11 @@ def one_series(names: Iterable[str]) -> Series:
 
 def _of_one_form(names: list[str], rows: list[list[str]], texts: list[str]) -> list[Series]:
     """Part frames whose names differ in numbers alone into videos."""
+    if len({found and found.group() for found in map(_YEAR_LAST.search, names)}) > 1:
+        raise ValueError(
+            f"their dates end with the year and give no order: {', '.join(names[:3])}, ...; write them as 2024-01-31"
+        )
+    _refuse_either_decimals_or_versions(names, rows, texts)
     rows, texts, decimals = _with_fractions(rows, texts)
     columns = [[int(value) for value in column] for column in zip(*rows, strict=True)]
     varying = [place for place, column in enumerate(columns) if len(set(column)) > 1]
@@ -138,6 +144,8 @@ def _of_one_form(names: list[str], rows: list[list[str]], texts: list[str]) -> l
     if by_time_of_day or len(groups) * 2 > len(names):
         _refuse_doubles(names, list(zip(*columns, strict=True)))
         return [Series("*", tuple(names))]
+    for places in groups.values():  # signed numbers with a fraction are not in the order of their two parts
+        places.sort(key=columns[counter].__getitem__)
     return [
         _counted([names[i] for i in places], [rows[i] for i in places], (counter, counter), texts, decimals[counter])
         for places in groups.values()
@@ -169,6 +177,21 @@ def _with_fractions(rows: list[list[str]], texts: list[str]) -> tuple[list[list[
         else:
             place += 1
     return rows, texts, decimals
+
+
+def _refuse_either_decimals_or_versions(names: list[str], rows: list[list[str]], texts: list[str]) -> None:
+    """Refuse `0.1, 0.15, 0.2`, which in versions come in another order; `1.9, 1.10` can be nothing else than those."""
+    for place in range(len(rows[0]) - 1):
+        ends = [row[place + 1] for row in rows]
+        written_out = any(len(end) > 1 and end.endswith("0") for end in ends)
+        if texts[place + 1] != "." or written_out or len(set(map(len, ends))) == 1:
+            continue
+        as_decimals = [(row[:place], float(f"{row[place]}.{end}")) for row, end in zip(rows, ends, strict=True)]
+        if as_decimals != sorted(as_decimals):
+            raise ValueError(
+                f"their numbers may be decimals or versions, which are of different order: {', '.join(names[:3])}, "
+                "...; write as many digits behind every point"
+            )
 
 
 def _refuse_doubles(names: Sequence[str], numbers: Sequence[Any]) -> None:

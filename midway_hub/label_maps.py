@@ -184,6 +184,7 @@ def _stored_scale(path: str | Path, picture: Image.Image) -> float:
     if picture.format == "PPM":
         if picture.mode == "1":
             raise LabelMapError(path, "is a PBM, in which 1 is black; save label maps as PNG")
+        _refuse_above_largest(path, picture)
         return _maxval(picture) / (65535 if picture.mode == "I" else 255)
     if raw in _WHITE_OF:
         return 1 / _WHITE_OF[raw]
@@ -209,6 +210,22 @@ def _maxval(picture: Image.Image) -> int:
     if picture.tile[0][0] != "raw":  # type: ignore[attr-defined]
         return int(_tile(picture)[1])
     return 65535 if picture.mode == "I" else 255
+
+
+def _refuse_above_largest(path: str | Path, picture: Image.Image) -> None:
+    """Refuse numbers above the largest that a binary PGM names, which Pillow cuts to it; of plain ones it says so."""
+    decoder, _, start, _ = picture.tile[0]  # type: ignore[attr-defined]
+    if decoder != "ppm":
+        return
+    depth = np.dtype(">u2" if picture.mode == "I" else "u1")
+    file = picture.fp  # type: ignore[attr-defined]
+    file.seek(start)
+    stored = file.read(picture.width * picture.height * depth.itemsize)
+    highest = int(np.frombuffer(stored, depth, len(stored) // depth.itemsize).max(initial=0))
+    if highest > _maxval(picture):
+        raise LabelMapError(
+            path, f"holds {highest}, but its header says that {_maxval(picture)} is the largest; save it as PNG"
+        )
 
 
 def _cut_rows(picture: Image.Image) -> bool:

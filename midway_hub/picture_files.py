@@ -121,7 +121,7 @@ def upright(image: Image.Image, name: str) -> Image.Image:
     """
     try:
         image.load()
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image) if _says_something(image) else image.copy()
     except MemoryError:
         raise
     except Exception as error:  # decoders of damaged files raise anything
@@ -132,8 +132,19 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the width and height that a picture has once its EXIF orientation has turned it upright."""
     if image.format == "TIFF":  # Pillow turns it itself, and in some versions says so beforehand
         return upright(image, "picture").size
-    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    turned = _says_something(image) and image.getexif().get(_ORIENTATION) in _TURNED
     return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def _says_something(image: Image.Image) -> bool:
+    """Whether Pillow can read a picture's EXIF; one that is damaged turns nothing, as in viewers."""
+    try:
+        image.getexif()
+    except MemoryError:
+        raise
+    except Exception:  # it parses what it finds
+        return False
+    return True
 
 
 def _full_scale(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
@@ -154,6 +165,10 @@ def _checked(file: IO[bytes], name: str) -> Image.Image:
         raise ValueError(f"{name} is not an image that Pillow can read{advice}") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `upright`: of headers that are cut short, too
+        raise ValueError(f"{name} is damaged or cut short: {error}") from None
     if image.format == "EPS":
         raise ValueError(f"{name} is a PostScript drawing; render it to PNG first")
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:

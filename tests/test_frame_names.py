@@ -170,3 +170,48 @@ def test_files_named_unlike_the_frames_are_strays(stray):
 )
 def test_numbers_at_the_start_no_numbers_and_few_files_are_one_video(names):
     assert list(one_series(shuffled(names)).names) == names
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"t={number / 2}.png" for number in range(-6, 6)],
+        [f"{number / 4:.2f}.png" for number in range(-7, 7)],
+        [f"at_{number / 10:.1f}_s.png" for number in range(-30, 30)],
+        [f"[-{number / 2}].png" for number in range(9, 0, -1)],
+    ],
+)
+def test_signed_decimals_come_in_order(names):
+    assert list(one_series(reversed(names)).names) == names
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["0.1", "0.15", "0.2"], ["1305031102.2", "1305031102.1753", "1305031102.18"], ["t_1.5", "t_1.75", "t_1.8"]],
+)
+def test_decimals_of_different_length_that_may_be_versions_are_refused(names):
+    with pytest.raises(ValueError, match=r"decimals or versions.*write as many digits behind every point"):
+        one_series(f"{name}.png" for name in names)
+
+
+@pytest.mark.parametrize("last", [["v1.9", "v1.10", "v1.11"], ["a2.8", "a2.9", "a2.10"], ["0.5", "0.50", "0.51"]])
+def test_versions_come_in_the_order_of_their_parts(last):
+    assert [name[:-4] for name in one_series(f"{name}.png" for name in reversed(last)).names] == last
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["12-31-2023_1", "01-01-2024_2", "01-02-2024_3"],
+        ["31.12.2023", "01.01.2024", "02.01.2024"],
+        ["IMG 31-12-2023 235959", "IMG 01-01-2024 000000", "IMG 02-01-2024 000000"],
+    ],
+)
+def test_dates_that_end_with_the_year_are_refused(names):
+    with pytest.raises(ValueError, match=r"dates end with the year and give no order.*write them as 2024-01-31"):
+        one_series(f"{name}.png" for name in names)
+
+
+def test_a_date_that_is_the_same_everywhere_is_no_hindrance():
+    names = [f"31-12-2023_{number}.png" for number in range(1, 13)]
+    assert list(one_series(reversed(names)).names) == names

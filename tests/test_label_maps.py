@@ -270,3 +270,16 @@ def test_the_labelled_folder_of_probes_reads_stored_numbers_and_upright_pictures
     assert found.labels[0].unique().tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(found.labels[0], values[:, 8:40])
     np.testing.assert_array_equal(found.frames[0], found.frames[1])
+
+
+@pytest.mark.parametrize(("largest", "values"), [(1, [0, 1, 2]), (3, [1, 4, 0]), (15, [255, 0, 1]), (254, [255, 3, 0])])
+def test_a_pgm_with_numbers_above_the_largest_of_its_header_is_refused(tmp_path, largest, values):
+    path = write_pgm(tmp_path / "labels.pgm", [values], largest)
+    with pytest.raises(LabelMapError, match=f"holds {max(values)}, but its header says that {largest} is the largest"):
+        read_label_map(path)
+
+
+def test_a_deep_pgm_with_numbers_above_the_largest_of_its_header_is_refused(tmp_path):
+    path = write_pgm(tmp_path / "labels.pgm", [[1, 700, 2]], 600)
+    with pytest.raises(LabelMapError, match="holds 700, but its header says that 600 is the largest"):
+        read_label_map(path, deep=True)

@@ -297,3 +297,26 @@ def test_videos_of_pictures_with_profiles_or_exif_are_turned_as_their_container_
         turned_by_header(file, matrix)
     size = (96, 64) if rotation in (90, 270) else (64, 96)
     assert read_elsewhere(*files) == [(3, *size, rotation)] * 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+@pytest.mark.parametrize(
+    "exif",
+    [b"JUNKJUNKJUNK", b"II*\0", b"II*\0\xff\xff\0\0", b"II*\0\x08\0\0\0\xff\xff" + bytes(20), b"MM\0+" + bytes(9)],
+)
+def test_damaged_exif_turns_nothing(tmp_path, suffix, exif):
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(pixels()).save(path, exif=b"Exif\0\0" + exif)
+    assert read_picture(path).shape == (*SIZE, 3)
+    with Image.open(path) as picture:
+        assert upright_size(picture) == SIZE[::-1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_a_picture_that_ends_in_its_header_is_named(tmp_path, suffix, share):
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(pixels()).save(path, icc_profile=profile(), exif=Image.Exif())
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=rf"picture \(.*picture.{suffix}\) is (damaged or cut short|not an image)"):
+        read_picture(path)

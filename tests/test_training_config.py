@@ -346,3 +346,12 @@ def test_options_of_a_data_set_are_read_as_overrides_are():
     }
     with pytest.raises(ValueError, match="--set takes name=value, got 'x'"):
         parsed_options(["x"])
+
+
+@pytest.mark.parametrize("key", ["3", "true", "~", "1.5"])
+@pytest.mark.parametrize("place", ["{}: 4\n", "data: {{{}: 4}}\n", "model: {{{}: 4}}\n"])
+def test_keys_that_are_no_text_are_refused_by_name(key, place, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("method: {name: midway}\nepochs: 1\n" + place.format(key))
+    with pytest.raises(ConfigError, match="Keys should be strings"):
+        load_config(path)

@@ -97,3 +97,44 @@ def test_a_file_is_utf_8_with_or_without_a_mark(tmp_path):
 def test_what_is_written_reads_back_the_same_by_every_reader(value):
     text = dump_yaml({"key": value})
     assert parse_yaml(text, "file") == {"key": value} == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("text", ["a: &x {b: *x}\n", "&x [*x]\n", "a: &x\n  - b: [1, *x]\n", "&x {<<: *x}\n"])
+def test_a_value_that_holds_itself_is_refused_in_a_sentence(text):
+    with pytest.raises(YamlError, match=r"mine.yaml: the value in line \d+ holds itself by an alias; write out"):
+        parse_yaml(text, "mine.yaml")
+
+
+@pytest.mark.parametrize("many", ["[{}]", "{{<<: [{}]}}", "[[{}], 1]"])
+def test_aliases_of_aliases_that_have_no_end_are_refused_before_they_are_written_out(many):
+    lines = ["a0: &a0 {k: 1}"]
+    lines += [f"a{n}: &a{n} " + many.format(", ".join([f"*a{n - 1}"] * 10)) for n in range(1, 9)]
+    with pytest.raises(YamlError, match=r"line 7 holds more than 1,000,000 values, counting every alias"):
+        parse_yaml("\n".join(lines), "mine.yaml")
+
+
+def test_aliases_that_do_not_multiply_are_what_they_stand_for():
+    assert parse_yaml("a: &a [1, 2]\nb: [*a, *a]\nc: &n 3\nd: *n\n", "x") == {
+        "a": [1, 2],
+        "b": [[1, 2], [1, 2]],
+        "c": 3,
+        "d": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("pattern: *.mov\n", "needs quotes"),
+        ("pattern: *\n", "needs quotes"),
+        ("name: &\n", "needs quotes"),
+        ("a: *nothing\n", "needs quotes"),
+        ("a:\n\tb: 1\n", "indented with spaces"),
+        ("a: !!bool maybe\n", "not what its !!tag says"),
+        ("a: !!timestamp noon\n", "not what its !!tag says"),
+        ("a: !!int twelve\n", "that can be read: .*twelve"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_is_a_sentence_that_says_what_to_do(text, wanted):
+    with pytest.raises(YamlError, match=f"mine.yaml is no YAML.*{wanted}"):
+        parse_yaml(text, "mine.yaml")

@@ -80,7 +80,7 @@ def validate(section: type[S], values: Mapping[str, Any], complaint: str = "the 
         ConfigError: An unknown or mistyped key, a wrong type or an impossible number; all of them are listed.
     """
     try:
-        return section(**values)
+        return section.model_validate(dict(values))
     except ValidationError as error:
         found = "\n".join(f"  {_explain(detail, values, section)}" for detail in error.errors())
         raise ConfigError(f"{complaint}:\n{found}") from None
