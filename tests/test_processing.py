@@ -345,7 +345,8 @@ def test_undo_gives_the_size_that_came_in(
     inputs = processor(np.zeros((*source, 3), np.uint8))
     height, width = (side // fraction for side in inputs.geometry.model_size)
     for mode in ("bilinear", "nearest"):
-        assert processor.undo(torch.rand(1, 2, height, width), inputs.geometry, mode=mode).shape == (1, 2, *source)
+        back = processor.undo(torch.rand(1, 2, height, width), inputs.geometry, mode=mode, vectors=False)
+        assert back.shape == (1, 2, *source)
 
 
 @pytest.mark.parametrize(("fit", "size"), FITS)
@@ -440,11 +441,16 @@ def test_flow_of_pairs_of_several_sizes_comes_back_one_by_one() -> None:
     assert second.uncertainty.shape == (1, 32, 96)
 
 
-def test_a_bare_tensor_that_looks_like_flow_is_not_undone_in_silence(caplog) -> None:
+@pytest.mark.parametrize("shape", [(1, 2, 32, 32), (1, 3, 2, 32, 32)])
+def test_a_bare_tensor_that_looks_like_flow_is_refused_until_it_is_said_what_it_is(shape) -> None:
     processor = MidwayImageProcessor(fit="resize", size=(32, 32))
-    inputs = processor(picture(64, 96))
-    processor.undo(torch.ones(1, 2, 32, 32), inputs.geometry)
-    assert "its vectors are not rescaled: pass what net.flow() returned, whole, or call undo_flow()" in caplog.text
+    geometry = processor(picture(64, 96)).geometry
+    with pytest.raises(ValueError, match=r"pass what net\.flow\(\) returned, whole, or call undo_flow\(\)"):
+        processor.undo(torch.ones(shape), geometry)
+    assert (processor.undo(torch.ones(shape), geometry, vectors=False) == 1).all()
+    rescaled = processor.undo(torch.ones(shape), geometry, vectors=True)
+    assert torch.equal(rescaled, processor.undo_flow(torch.ones(shape), geometry))
+    assert rescaled.amax() == 3
 
 
 @pytest.mark.parametrize(
@@ -452,17 +458,16 @@ def test_a_bare_tensor_that_looks_like_flow_is_not_undone_in_silence(caplog) -> 
     [torch.ones(1, 3, 32, 32), torch.ones(1, 2, 2, 2), torch.ones(1, 32, 32), torch.ones(1, 2, 32, 32).long()],
     ids=["three channels", "a coarse grid", "no channels", "labels"],
 )
-def test_what_does_not_look_like_flow_is_undone_without_a_word(caplog, dense) -> None:
+def test_what_does_not_look_like_flow_is_undone_without_a_word(dense) -> None:
     processor = MidwayImageProcessor(fit="resize", size=(32, 32))
-    processor.undo(dense, processor(picture(64, 96)).geometry, mode="nearest")
-    assert not caplog.text
+    back = processor.undo(dense, processor(picture(64, 96)).geometry, mode="nearest")
+    assert (back == 1).all()
 
 
-def test_flow_of_a_frame_that_kept_its_size_is_undone_without_a_word(caplog) -> None:
+def test_flow_of_a_frame_that_kept_its_size_is_undone_without_a_word() -> None:
     processor = MidwayImageProcessor()
     back = processor.undo(torch.ones(1, 2, 48, 64), processor(picture(40, 60)).geometry)
     assert (back == 1).all()
-    assert not caplog.text
 
 
 def test_the_geometry_of_a_part_of_a_batch_is_that_of_the_part() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections import Counter
@@ -31,8 +30,6 @@ from midway_hub.processing.frames import load_clips, load_frames, nesting, stack
 from midway_hub.processing.geometry import FITS, Geometry, Size, by, from_model, place, to_model
 from midway_hub.processing.normalisation import Normalisation
 from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
-
-logger = logging.getLogger("midway_hub")
 
 RESAMPLES = ("bicubic", "bilinear")
 
@@ -244,16 +241,22 @@ class MidwayImageProcessor(BaseImageProcessor):
 
     @overload
     def undo(
-        self, dense: FlowOutput, geometry: Geometry, *, mode: str = "bilinear", fill: float = math.nan
+        self, dense: FlowOutput, geometry: Geometry, *, mode: str = ..., fill: float = ...
     ) -> FlowOutput | list[FlowOutput]: ...
 
     @overload
     def undo(
-        self, dense: Tensor, geometry: Geometry, *, mode: str = "bilinear", fill: float = math.nan
+        self, dense: Tensor, geometry: Geometry, *, mode: str = ..., fill: float = ..., vectors: bool | None = ...
     ) -> Tensor | list[Tensor]: ...
 
     def undo(
-        self, dense: Tensor | FlowOutput, geometry: Geometry, *, mode: str = "bilinear", fill: float = math.nan
+        self,
+        dense: Tensor | FlowOutput,
+        geometry: Geometry,
+        *,
+        mode: str = "bilinear",
+        fill: float = math.nan,
+        vectors: bool | None = None,
     ) -> Tensor | FlowOutput | list[Tensor] | list[FlowOutput]:
         """Brings dense outputs back to the size that each image or clip came in.
 
@@ -261,8 +264,7 @@ class MidwayImageProcessor(BaseImageProcessor):
         resizing undone (antialiased where that shrinks). Where nothing has to be interpolated, values are untouched.
 
         What `MidwayNetwork.flow` returns is passed whole: its vectors and their uncertainty then come in the frames'
-        own pixels. Of a bare tensor nobody can tell that it holds vectors, and only where they stand is undone, not
-        how long they are: for those there is `undo_flow`.
+        own pixels. A bare tensor of two channels that was resized may hold vectors or not: `vectors` has to say so.
 
         Args:
             dense: (B, ..., h, w), for example (B, C, h, w), (B, T, C, h, w) or labels (B, h, w). (h, w) is the size of
@@ -271,24 +273,27 @@ class MidwayImageProcessor(BaseImageProcessor):
                 image.
             mode: "bilinear" or "bicubic" for floats, "nearest" for any type, such as labels.
             fill: Value for pixels that fit="crop" cut away. Whole numbers have no NaN and must name one, such as 255.
+            vectors: Of a bare tensor, whether its two channels are vectors in pixels (True: as `undo_flow`) or not.
 
         Returns:
             (B, ..., H, W) at the frames' own size; a list of (..., H, W) where the frames of the batch differ in size.
             Of a `FlowOutput` another one, or a list of one per pair, each with B = 1.
 
         Raises:
-            ValueError: Another batch, a size that is no whole fraction of the model input, an unknown mode, or a mode
-                or fill that the type of `dense` does not allow.
+            ValueError: Another batch, a size that is no whole fraction of the model input, an unknown mode, a mode or
+                fill that the type of `dense` does not allow, or two channels of which it is not said what they are.
             TypeError: `dense` is no tensor and no `FlowOutput`, or `geometry` no Geometry.
         """
         if isinstance(dense, FlowOutput):
             return self._undo_flow_output(dense, geometry, mode, fill)
+        if vectors:
+            return self.undo_flow(dense, geometry, mode=mode, fill=fill)
         check_dense(dense, geometry, mode, fill)
-        if looks_like_flow(dense, geometry):
-            logger.warning(
-                "undo() got two channels at the size of the model input, %s. If they are optical flow, its vectors are "
-                "not rescaled: pass what net.flow() returned, whole, or call undo_flow()",
-                by(geometry.model_size),
+        if vectors is None and looks_like_flow(dense, geometry):
+            raise ValueError(
+                f"undo() got two channels at the size of the model input, {by(geometry.model_size)}, of resized frames. "
+                "If they are optical flow, their vectors have to be rescaled: pass what net.flow() returned, "
+                "whole, or call undo_flow(). If they are something else, say so by vectors=False"
             )
         return self._undo(dense, geometry, mode, fill)
 
