@@ -42,8 +42,17 @@ def test_the_code_on_the_page_runs(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_files_lead_somewhere(page):
-    targets = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
-    assert all((page.parent / target).exists() for target in targets)
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")) if "://" not in link]
+    for file, _, heading in (link.partition("#") for link in links):
+        target = page.parent / file if file else page
+        assert target.exists()
+        assert not heading or heading in headings_of(target)
+
+
+def headings_of(page):
+    """The names under which a page's headings are linked to: lower case, blanks as dashes, other signs left out."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_shapes_named_in_the_readme_are_those_it_prints(tmp_path, monkeypatch, capsys):
