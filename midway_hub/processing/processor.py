@@ -291,8 +291,8 @@ class MidwayImageProcessor(BaseImageProcessor):
         check_dense(dense, geometry, mode, fill)
         if vectors is None and looks_like_flow(dense, geometry):
             raise ValueError(
-                f"undo() got two channels at the size of the model input, {by(geometry.model_size)}, of resized frames: "
-                "if they are optical flow, their vectors have to be rescaled: pass what net.flow() returned, "
+                f"undo() got two channels of the size of the input, {by(geometry.model_size)}, of resized frames. "
+                "If they are optical flow, their vectors have to be rescaled: pass what net.flow() returned, "
                 "whole, or call undo_flow(). If they are something else, say so by vectors=False"
             )
         return self._undo(dense, geometry, mode, fill)
