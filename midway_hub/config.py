@@ -12,7 +12,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 
 from midway_hub import registry
 from midway_hub._messages import shown
-from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
+from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig, SegmentationHeadConfig
 
 TARGET_NETWORKS = ("ema", "shared")
 SWITCHES = ("dynamics", "backward", "refinement", "gating")
@@ -59,7 +59,8 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         gating: Whether gating units scale the residuals of the forward predictor (paper Table 3).
         target_network: `"ema"` keeps two encoders (student for source frames, teacher for target frames and plain
             features); `"shared"` keeps one, as finetuned checkpoints do.
-        flow_head: What a flow head is made of (`FlowHeadConfig` or keywords for one); None: there is none.
+        flow_head: What a flow head is made of: `FlowHeadConfig`, `CorrelationHeadConfig`, or keywords for one, of which
+            `kind` tells which. None: there is none.
         segmentation_head: What a segmentation head is made of (`SegmentationHeadConfig` or keywords); None: none.
         initializer_range: Standard deviation of the truncated normal that weights are drawn from.
         **kwargs: What every transformers configuration takes, and `out_features` / `out_indices` for use as a
@@ -97,7 +98,7 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         refinement: bool = True,
         gating: bool = True,
         target_network: str = "ema",
-        flow_head: FlowHeadConfig | Mapping[str, Any] | None = None,
+        flow_head: FlowHeadConfig | CorrelationHeadConfig | Mapping[str, Any] | None = None,
         segmentation_head: SegmentationHeadConfig | Mapping[str, Any] | None = None,
         initializer_range: float = 0.02,
         **kwargs: Any,
@@ -201,8 +202,11 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"(early), got {shown(self.levels)}"
             )
 
-        if self.flow_head is not None and not self.dynamics:
-            raise ValueError("a flow head reads the dynamics' predictions, and dynamics is false")
+        if self.flow_head is not None and not self.dynamics and self.flow_head.get("dynamics", True):
+            raise ValueError(
+                "a flow head reads the dynamics' predictions, and dynamics is false; a head of kind 'correlation' does "
+                "without them by flow_head.dynamics=false"
+            )
 
     def _levels_are_valid(self) -> bool:
         levels = self.levels

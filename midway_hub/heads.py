@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from midway_hub._messages import shown
 
@@ -16,6 +16,9 @@ LARGEST = 8192
 
 MOST_SCALES = 64
 FEATURES = ("encoder", "backward")
+FLOW_KINDS = ("dpt", "correlation")
+FIRST = ("zero", "matching")
+MOST_UPDATES = 256
 NECKS = ("pyramid", "lateral", "none")
 
 
@@ -60,6 +63,7 @@ class FlowHeadConfig(HeadConfig):
     """A DPT head that reads optical flow off the dynamics (paper App. B.4). The defaults are CroCo v2's sizes.
 
     Attributes:
+        kind: `dpt`; see `CorrelationHeadConfig` for the other kind.
         layer_dims: Widths of the four reassembled maps, fine (1/4 of the frame) to coarse (1/32).
         feature_dim: Width of the fused maps.
         last_dim: Width before the output layer.
@@ -74,22 +78,102 @@ class FlowHeadConfig(HeadConfig):
     scale_bounds: tuple[float, float] = (0.25, 4.0)
     tile: tuple[int, int] = (320, 384)
     tiled: bool = False
+    kind: str = "dpt"
+
+    @classmethod
+    def of(cls, values: Any) -> Any:
+        """Make the configuration of a flow head of either kind, by its `kind`; see `HeadConfig.of`."""
+        if cls is FlowHeadConfig and isinstance(values, CorrelationHeadConfig):
+            return values
+        if cls is FlowHeadConfig and isinstance(values, Mapping) and "kind" in values:
+            _one_of("kind", values["kind"], FLOW_KINDS)
+            if values["kind"] == "correlation":
+                return CorrelationHeadConfig.of(values)
+        return super().of(values)
 
     def _check(self) -> None:
-        for name, count in (("layer_dims", 4), ("tile", 2), ("scale_bounds", 2)):
-            _sequence(name, getattr(self, name))
-            if len(getattr(self, name)) != count:
-                what = "four widths" if count == 4 else "two numbers"
-                raise ValueError(f"{name} of a flow head are {what}, got {len(getattr(self, name))}")
-        for name in ("layer_dims", "tile"):
-            _counts(name, getattr(self, name))
+        _one_of("kind", self.kind, ("dpt",))
+        for name, count in (("layer_dims", 4), ("tile", 2)):
+            _widths(name, getattr(self, name), count)
         _counts("feature_dim", (self.feature_dim,))
         _counts("last_dim", (self.last_dim,))
-        if (
-            not all(_is_finite(bound) for bound in self.scale_bounds)
-            or not 0 < self.scale_bounds[0] < self.scale_bounds[1]
+        _bounds(self.scale_bounds)
+
+
+@dataclass(frozen=True)
+class CorrelationHeadConfig(HeadConfig):
+    """A head that matches both frames everywhere and updates an estimate recurrently (after RAFT and PWC-Net).
+
+    It sees whole frames of any size. The defaults are those of the network that comes with the package.
+
+    Attributes:
+        kind: `correlation`; see `FlowHeadConfig` for the other kind.
+        pyramid_dims: Widths of the head's own features at 1/2, 1/4 and 1/8 of the frame.
+        depth: Residual units at 1/8.
+        match_dim: Width of what is correlated.
+        hidden_dim: Width of the recurrent state.
+        context_dim: Width of what the update reads of the source besides.
+        motion_dim: Width of what it reads of correlations and estimate.
+        levels: Levels of the correlation pyramid.
+        radius: Cells that are looked up to each side of the estimate, at every level.
+        updates: Updates at 1/8 unless told otherwise.
+        refinements: Refinements at 1/4.
+        refine_dim: Their width.
+        refine_radius: Cells of 1/4 that they compare to each side.
+        first: What updates start from: `zero`, or `matching` for where each place's best matches lie.
+        dynamics: Whether the update reads what Midway's dynamics make of the pair: predictions and motion latents.
+        encoder_side: Short side in pixels at which the encoder sees frames, which are never enlarged; None: as they
+            are. The head itself sees them at their own size.
+        scale_bounds: Least and largest scale of the Laplacian in pixels (a and b of the bounded loss).
+        tile: Height and width in pixels of the training crop.
+    """
+
+    kind: str = "correlation"
+    pyramid_dims: tuple[int, ...] = (32, 48, 96)
+    depth: int = 2
+    match_dim: int = 96
+    hidden_dim: int = 64
+    context_dim: int = 64
+    motion_dim: int = 64
+    levels: int = 4
+    radius: int = 3
+    updates: int = 4
+    refinements: int = 2
+    refine_dim: int = 64
+    refine_radius: int = 2
+    first: str = "zero"
+    dynamics: bool = True
+    encoder_side: int | None = None
+    scale_bounds: tuple[float, float] = (0.25, 16.0)
+    tile: tuple[int, int] = (320, 384)
+
+    def _check(self) -> None:
+        _one_of("kind", self.kind, ("correlation",))
+        _one_of("first", self.first, FIRST)
+        _widths("pyramid_dims", self.pyramid_dims, 3)
+        _widths("tile", self.tile, 2)
+        for name in ("match_dim", "hidden_dim", "context_dim", "refine_dim"):
+            _counts(name, (getattr(self, name),))
+        for name, least, most in (
+            ("motion_dim", 3, LARGEST),
+            ("depth", 0, 64),
+            ("levels", 1, 8),
+            ("radius", 0, 16),
+            ("refine_radius", 0, 16),
+            ("updates", 1, MOST_UPDATES),
+            ("refinements", 1, MOST_UPDATES),
         ):
-            raise ValueError(f"scale_bounds must be positive and rising, got {shown(self.scale_bounds)}")
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, got {shown(value)}")
+        if not isinstance(self.dynamics, bool):
+            raise ValueError(f"dynamics must be true or false, got {shown(self.dynamics)}")
+        if self.encoder_side is not None:
+            _counts("encoder_side", (self.encoder_side,))
+        _bounds(self.scale_bounds)
+
+
+AnyFlowHeadConfig: TypeAlias = FlowHeadConfig | CorrelationHeadConfig
 
 
 @dataclass(frozen=True)
@@ -169,6 +253,24 @@ class SegmentationHeadConfig(HeadConfig):
                 )
 
 
+def _widths(name: str, values: Any, count: int) -> None:
+    _sequence(name, values)
+    if len(values) != count:
+        raise ValueError(f"{name} of a flow head are {_NUMBERS[count]}, got {len(values)}")
+    _counts(name, values)
+
+
+def _bounds(values: Any) -> None:
+    _sequence("scale_bounds", values)
+    if len(values) != 2:
+        raise ValueError(f"scale_bounds of a flow head are two numbers, got {len(values)}")
+    if not all(_is_finite(bound) for bound in values) or not 0 < values[0] < values[1]:
+        raise ValueError(f"scale_bounds must be positive and rising, got {shown(values)}")
+
+
+_NUMBERS = {2: "two numbers", 3: "three widths", 4: "four widths"}
+
+
 def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {shown(value)}")
@@ -203,4 +305,11 @@ def _thawed(value: Any) -> Any:
     return list(map(_thawed, value)) if isinstance(value, list | tuple) else value
 
 
-__all__ = ["IGNORE", "FlowHeadConfig", "HeadConfig", "SegmentationHeadConfig"]
+__all__ = [
+    "IGNORE",
+    "AnyFlowHeadConfig",
+    "CorrelationHeadConfig",
+    "FlowHeadConfig",
+    "HeadConfig",
+    "SegmentationHeadConfig",
+]

@@ -140,10 +140,16 @@ class FlowOutput(NetworkOutput):
     Attributes:
         flow: (B, 2, H, W) in pixels; x to the right, then y downwards.
         uncertainty: (B, H, W), the Laplacian's log-scale: larger is less certain.
+        backward: (B, 2, H, W) from target to source, where both were asked for.
+        occluded: (B, H, W) bool, pixels of the source that the target does not show, by the disagreement of both.
+        backward_occluded: (B, H, W) bool, pixels of the target that the source does not show.
     """
 
     flow: Tensor
     uncertainty: Tensor
+    backward: Tensor | None = None
+    occluded: Tensor | None = None
+    backward_occluded: Tensor | None = None
 
 
 @dataclass(frozen=True)

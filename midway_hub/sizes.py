@@ -8,7 +8,7 @@ from typing import Any
 
 from midway_hub._messages import shown
 from midway_hub.config import MidwayConfig
-from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
+from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig, SegmentationHeadConfig
 
 Shape = tuple[int, ...]
 
@@ -77,10 +77,33 @@ def _dynamics_sides(config: MidwayConfig) -> Iterator[_Side]:
 def _flow_sides(config: MidwayConfig) -> Iterator[_Side]:
     if config.flow_head is not None:
         head = FlowHeadConfig.of(config.flow_head)
+        if head.kind == "correlation":
+            yield from _correlation_sides(head, config)
+            return
         for index, dim in enumerate(head.layer_dims):
             yield f"flow_head.layer_dims[{index}]", dim, f"flow_head.dpt.reassemble.{index}.0.weight", 0, dim
         yield "flow_head.feature_dim", head.feature_dim, "flow_head.dpt.output.reduce.weight", 1, head.feature_dim
         yield "flow_head.last_dim", head.last_dim, "flow_head.dpt.output.project.weight", 1, head.last_dim
+
+
+def _correlation_sides(head: CorrelationHeadConfig, config: MidwayConfig) -> Iterator[_Side]:
+    for index, (dim, part) in enumerate(zip(head.pyramid_dims, ("at_half", "at_quarter", "at_eighth"), strict=True)):
+        yield f"flow_head.pyramid_dims[{index}]", dim, f"flow_head.pyramid.{part}.0.weight", 0, dim
+    state = head.hidden_dim + head.context_dim
+    windows = head.levels * (2 * head.radius + 1) ** 2
+    yield "flow_head.match_dim", head.match_dim, "flow_head.match.weight", 0, head.match_dim
+    yield "flow_head.hidden_dim", head.hidden_dim, "flow_head.update.candidate.weight", 0, head.hidden_dim
+    yield "flow_head.context_dim", head.context_dim, "flow_head.context.weight", 0, state
+    yield "flow_head.motion_dim", head.motion_dim, "flow_head.update.motion.weight", 0, head.motion_dim - 2
+    yield "flow_head.levels and radius", f"{head.levels}, {head.radius}", _WINDOWS, 1, windows
+    yield "flow_head.refine_dim", head.refine_dim, "flow_head.refine.join.weight", 0, head.refine_dim
+    compared = 64 + (2 * head.refine_radius + 1) ** 2 + 3
+    yield "flow_head.refine_radius", head.refine_radius, "flow_head.refine.join.weight", 1, compared
+    if head.dynamics:
+        yield "flow_head.dynamics", "true", "flow_head.context_motion.weight", 1, 2 * config.embed_dim
+
+
+_WINDOWS = "flow_head.update.correlation1.weight"
 
 
 def _segmentation_sides(config: MidwayConfig) -> Iterator[_Side]:

@@ -18,7 +18,7 @@ class KeywordsOf:
     """Beside `dict[str, Any]` in an annotation: keyword arguments of a class, typed as its own annotations say.
 
     Args:
-        target: The class.
+        target: The class, or several, one of which the keywords are for: then `check` tells which.
         called: What errors call the keywords together, such as `head`.
         without: Keywords that are decided elsewhere, and where: the end of an error.
         check: Called with the typed keywords, to raise a ValueError where they do not go together; default: `target`.
@@ -26,27 +26,28 @@ class KeywordsOf:
 
     def __init__(
         self,
-        target: type,
+        target: type | tuple[type, ...],
         called: str,
         *,
         without: Mapping[str, str] | None = None,
         check: Callable[..., object] | None = None,
     ) -> None:
-        self._target, self._called, self._without, self._check = target, called, without or {}, check or target
+        self._targets = target if isinstance(target, tuple) else (target,)
+        self._called, self._without, self._check = called, without or {}, check or self._targets[0]
 
     @cached_property
     def section(self) -> type[Settings]:
         """Settings with a field for each keyword."""
-        if issubclass(self._target, Settings):
-            return self._target
-        hints = get_type_hints(self._target.__init__)  # type: ignore[misc]  # of this class, no subclass
-        named = [
-            parameter
-            for name, parameter in inspect.signature(self._target).parameters.items()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name not in self._without
-        ]
-        fields: dict[str, Any] = {parameter.name: (hints[parameter.name], parameter.default) for parameter in named}
-        return create_model(self._target.__name__, __base__=Settings, **fields)
+        first = self._targets[0]
+        if issubclass(first, Settings):
+            return first
+        fields: dict[str, Any] = {}
+        for target in reversed(self._targets):
+            hints = get_type_hints(target.__init__)  # type: ignore[misc]  # of this class, no subclass
+            for name, parameter in inspect.signature(target).parameters.items():
+                if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name not in self._without:
+                    fields[name] = (hints[name], parameter.default)
+        return create_model(first.__name__, __base__=Settings, **fields)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         typed = core_schema.no_info_before_validator_function(self._known, handler.generate_schema(self.section))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub.heads import CorrelationHeadConfig
+from midway_hub.models.correlation.head import STRIDE
 from midway_hub.models.flow import Tile, flow_window
 from midway_hub.models.network import MidwayNetwork
 
@@ -28,8 +30,8 @@ UNEXPLAINED = 0.6
 def flow_size(net: MidwayNetwork, frame: tuple[int, int], size: FlowSize = "default", tile: Tile = "default") -> int:
     """Return the short side in pixels at which a network sees frames to estimate flow.
 
-    By default, two windows of a head that looks through windows, and 384 pixels for one that sees whole frames; never
-    more than 384, and never more than the frames have.
+    By default, their own for a correlation head; of the other kind two windows of a head that looks through windows, and
+    384 pixels for one that sees whole frames, never more than 384, and never more than the frames have.
 
     Args:
         net: A network with a flow head.
@@ -39,6 +41,8 @@ def flow_size(net: MidwayNetwork, frame: tuple[int, int], size: FlowSize = "defa
     """
     if size != "default":
         return min(frame) if size is None else size
+    if isinstance(net.flow_head.config, CorrelationHeadConfig):
+        return min(frame)
     window = flow_window(tile, net.flow_head.config, net.config.patch_size)
     return min(LARGEST if window is None else WINDOWS * min(window), LARGEST, *frame)
 
@@ -49,6 +53,8 @@ def flow_reach(net: MidwayNetwork, tile: Tile = "default") -> float:
     Heads that see whole frames learnt from crops, which serve as their windows here.
     """
     head = net.flow_head.config
+    if isinstance(head, CorrelationHeadConfig):
+        return head.radius * STRIDE * 2 ** (head.levels - 1)
     return REACH * min(flow_window(tile, head, net.config.patch_size) or head.tile)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from midway_hub._tensors import need_finite
 from midway_hub.config import MidwayConfig
-from midway_hub.heads import FlowHeadConfig
+from midway_hub.heads import AnyFlowHeadConfig, CorrelationHeadConfig, FlowHeadConfig
 from midway_hub.models._heads import Head
 from midway_hub.models.dpt import DPT
 from midway_hub.models.tiling import Size, overlapping_windows, pad_to, predict_in_windows, round_up
@@ -139,7 +139,7 @@ def estimate_flow(
     return FlowOutput(flow=estimate[:, :2], uncertainty=torch.log(bounded_scale(estimate[:, 2], head.scale_bounds)))
 
 
-def flow_window(tile: Tile, head: FlowHeadConfig, patch_size: int) -> Size | None:
+def flow_window(tile: Tile, head: AnyFlowHeadConfig, patch_size: int) -> Size | None:
     """Return the windows that flow is estimated in.
 
     Args:
@@ -152,8 +152,15 @@ def flow_window(tile: Tile, head: FlowHeadConfig, patch_size: int) -> Size | Non
         Height and width in pixels; None: whole frames.
 
     Raises:
-        ValueError: A tile that is not made of whole patches.
+        ValueError: A tile that is not made of whole patches, or any for a correlation head.
     """
+    if isinstance(head, CorrelationHeadConfig):
+        if tile not in ("default", None):
+            raise ValueError(
+                f"tile={tile!r}: this checkpoint's flow head sees whole frames of any size and takes no windows; leave "
+                "the tile out"
+            )
+        return None
     if tile == "default":
         tile = "training" if head.tiled else None
     if tile is None:

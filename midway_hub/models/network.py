@@ -15,9 +15,12 @@ from midway_hub import registry
 from midway_hub.config import MidwayConfig
 from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
 from midway_hub.models._checks import check_frames, check_pair, check_weights, normalise_layers
+from midway_hub.models.correlation.estimation import CorrelationFlow, checked_updates
+from midway_hub.models.correlation.head import CorrelationHead, FlowSequence
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
-from midway_hub.models.flow import FlowHead, Tile, estimate_flow, flow_head_inputs
+from midway_hub.models.flow import FlowHead, Tile, estimate_flow, flow_head_inputs, flow_window
+from midway_hub.models.occlusion import occluded
 from midway_hub.models.pretrained import MidwayPreTrainedModel
 from midway_hub.models.segmentation import SegmentationHead, segment_frames
 from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
@@ -54,7 +57,10 @@ class MidwayNetwork(MidwayPreTrainedModel):
         if config.dynamics:
             self.dynamics = Dynamics(config)
         if config.flow_head is not None:
-            self.flow_head = FlowHead(FlowHeadConfig.of(config.flow_head), config)
+            head = FlowHeadConfig.of(config.flow_head)
+            self.flow_head: FlowHead | CorrelationHead = (
+                CorrelationHead(head, config) if head.kind == "correlation" else FlowHead(head, config)
+            )
         if config.segmentation_head is not None:
             self.segmentation_head = SegmentationHead(SegmentationHeadConfig.of(config.segmentation_head), config)
         self.post_init()
@@ -219,6 +225,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
         *,
         tile: Tile = "default",
         overlap: float | None = None,
+        updates: int | None = None,
+        both: bool = False,
+        initial: Tensor | None = None,
     ) -> FlowOutput:
         """Estimate optical flow from source to target; needs a checkpoint with a flow head.
 
@@ -229,20 +238,36 @@ class MidwayNetwork(MidwayPreTrainedModel):
                 head's training crop, or None for the whole frame at once; default: as the head's configuration says,
                 which is whole frames for all but the smallest networks.
             overlap: Share of a window that the next one covers again, at least 0 and below 1; default with `tile`: 0.5.
+            updates: Updates of a correlation head; default: as its configuration says.
+            both: Estimate the flow back as well, and tell by both what is occluded.
+            initial: (B, 2, H, W) in pixels, flow that a correlation head starts from; default: as it was trained.
 
         Returns:
-            Flow and uncertainty at the frames' own size.
+            Flow and uncertainty at the frames' own size; with `both` also `backward`, `occluded` and
+            `backward_occluded`.
 
         Raises:
             MissingHeadError: This checkpoint has no flow head; the message names those that have one.
-            ValueError: A frame is unfit, the two differ in shape, tile or overlap make no sense, or the flow is not
-                finite.
+            ValueError: A frame is unfit, the two differ in shape, an option makes no sense or is one of the other kind
+                of head, or the flow is not finite.
         """
-        return self._flow_by(self.predict_flow, source, target, tile, overlap)
+        source, target = self._checked_pair(source, target)
+        self._check_flow_options(tile, overlap, updates, initial)
+        if isinstance(self.flow_head, CorrelationHead):
+            return self._correlation().of_pair(source, target, updates=updates, both=both, initial=initial)
+        forward = self._flow_by(self.predict_flow, source, target, tile, overlap)
+        return self._with_backward(forward, source, target, tile, overlap) if both else forward
 
     @torch.no_grad()
     def flow_of_clip(
-        self, frames: Iterable[Tensor], *, tile: Tile = "default", overlap: float | None = None
+        self,
+        frames: Iterable[Tensor],
+        *,
+        tile: Tile = "default",
+        overlap: float | None = None,
+        updates: int | None = None,
+        both: bool = False,
+        warm_start: bool = True,
     ) -> Iterator[FlowOutput]:
         """Estimate the flow between frames that follow each other, as they come; no network encodes a frame twice.
 
@@ -253,6 +278,9 @@ class MidwayNetwork(MidwayPreTrainedModel):
             frames: (B, 3, H, W) each, normalised; any H and W, the same for all.
             tile: As for `flow`.
             overlap: As for `flow`.
+            updates: As for `flow`.
+            both: As for `flow`.
+            warm_start: Start a correlation head's updates from the flow before, carried on, rather than anew.
 
         Yields:
             What `flow` returns for the first frame and the second, the second and the third, and so on.
@@ -261,6 +289,12 @@ class MidwayNetwork(MidwayPreTrainedModel):
             MissingHeadError: As `flow`.
             ValueError: As `flow`.
         """
+        self.require_flow_head()
+        self._check_flow_options(tile, overlap, updates, None)
+        if isinstance(self.flow_head, CorrelationHead):
+            alike = self._alike(frames)
+            yield from self._correlation().of_clip(alike, updates=updates, both=both, warm_start=warm_start)
+            return
         encoded: deque[dict[int, Tensor]] = deque()
         shared, follows = self.config.target_network == "shared", False
 
@@ -272,8 +306,10 @@ class MidwayNetwork(MidwayPreTrainedModel):
                 encoded.append(seen)
             return self.flow_of_tokens(tokens, seen, self._grid(source))[0]
 
-        for source, target in pairwise(frames):
-            yield self._flow_by(predict, source, target, tile, overlap)
+        for pair in pairwise(frames):
+            source, target = self._checked_pair(*pair)
+            output = self._flow_by(predict, source, target, tile, overlap)
+            yield self._with_backward(output, source, target, tile, overlap) if both else output
             follows = shared
 
     def predict_flow(self, source: Tensor, target: Tensor) -> Tensor:
@@ -286,7 +322,29 @@ class MidwayNetwork(MidwayPreTrainedModel):
         Returns:
             (B, 3, H, W): flow in pixels, x then y, and the raw scale s of the Laplacian (CroCo v2).
         """
+        if isinstance(self.flow_head, CorrelationHead):
+            return self.flow_sequence(source, target)[0].fine[-1]
         return self.predict_flow_and_motion(source, target)[0]
+
+    def flow_sequence(
+        self, source: Tensor, target: Tensor, *, updates: int | None = None, initial: Tensor | None = None
+    ) -> tuple[FlowSequence, Motion | None, Mapping[int, Tensor]]:
+        """Run dynamics and correlation head on whole frames, as finetuning does.
+
+        Args:
+            source: (B, 3, H, W), normalised; H and W multiples of 8.
+            target: (B, 3, H, W), normalised.
+            updates: As for `flow`.
+            initial: As for `flow`.
+
+        Returns:
+            Every estimate on the way; the motion that was read, None where the head does without; and the target
+            frame's tokens, at the size that the encoder saw.
+        """
+        flow = self._correlation()
+        seen = flow.see(target, "teacher")
+        sequence, motion = flow.between(flow.see(source, "student"), seen, updates, initial)
+        return sequence, motion, seen.tokens
 
     def predict_flow_and_motion(self, source: Tensor, target: Tensor) -> tuple[Tensor, Motion, dict[int, Tensor]]:
         """Run `predict_flow`, and return what it was read off too.
@@ -313,6 +371,8 @@ class MidwayNetwork(MidwayPreTrainedModel):
             The estimate, as from `predict_flow`, and the motion that it was read off.
         """
         dynamics = self._require_dynamics()
+        if isinstance(self.flow_head, CorrelationHead):
+            raise ValueError("a correlation head reads frames beside their tokens; call flow() or flow_sequence()")
         motion = dynamics(source, target, grid)
         inputs = flow_head_inputs(source[self.config.depth - 1], motion, dynamics.motion_proj)
         return self.flow_head(inputs, motion.grid), motion
@@ -458,11 +518,50 @@ class MidwayNetwork(MidwayPreTrainedModel):
         tile: Tile,
         overlap: float | None,
     ) -> FlowOutput:
+        assert isinstance(self.flow_head, FlowHead)
+        return estimate_flow(predict, self.flow_head.config, self.config, source, target, tile, overlap)
+
+    def _with_backward(
+        self, forward: FlowOutput, source: Tensor, target: Tensor, tile: Tile, overlap: float | None
+    ) -> FlowOutput:
+        flow, backward = forward.flow, self._flow_by(self.predict_flow, target, source, tile, overlap).flow
+        return FlowOutput(flow, forward.uncertainty, backward, occluded(flow, backward), occluded(backward, flow))
+
+    def _checked_pair(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         self.require_flow_head()
         source = self._checked(source, "source", axes=(4,), any_size=True)
         target = self._checked(target, "target", axes=(4,), any_size=True)
         check_pair(source, target)
-        return estimate_flow(predict, self.flow_head.config, self.config, source, target, tile, overlap)
+        return source, target
+
+    def _alike(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Check frames of a clip as they come; all have the shape of the first."""
+        first: Tensor | None = None
+        for frame in frames:
+            frame = self._checked(frame, "target", axes=(4,), any_size=True)
+            check_pair(frame if first is None else first, frame)
+            first = frame if first is None else first
+            yield frame
+
+    def _check_flow_options(
+        self, tile: Tile, overlap: float | None, updates: int | None, initial: Tensor | None
+    ) -> None:
+        """Refuse options of the other kind of flow head."""
+        if isinstance(self.flow_head, CorrelationHead):
+            flow_window(tile, self.flow_head.config, self.config.patch_size)
+            if overlap is not None:
+                raise ValueError(f"overlap={overlap} is that of windows, and there are none: name a tile too")
+            if updates is not None:
+                checked_updates(updates)
+        elif updates is not None or initial is not None:
+            raise ValueError(
+                "updates and initial are of correlation heads; this checkpoint's flow head (dpt) estimates flow at once"
+            )
+
+    def _correlation(self) -> CorrelationFlow:
+        if not isinstance(self.flow_head, CorrelationHead):
+            raise ValueError("this checkpoint's flow head is of kind 'dpt', wanted 'correlation'")
+        return CorrelationFlow(self, self._tapped)
 
     def _grid(self, frames: Tensor) -> tuple[int, int]:
         return frames.shape[-2] // self.config.patch_size, frames.shape[-1] // self.config.patch_size

@@ -7,7 +7,7 @@ pixels; without any such pixel they are 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from midway_hub.training.losses import at_least_float32
@@ -104,6 +104,39 @@ def l1(estimate: Tensor, flow: Tensor, valid: Tensor, *, max_flow: float = MAX_F
     return _mean(error, counted)
 
 
+def sequence_l1(
+    estimates: Sequence[Tensor],
+    flow: Tensor,
+    valid: Tensor,
+    *,
+    gamma: float = 0.8,
+    max_flow: float = MAX_FLOW,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Sum of |e|_1 of every estimate on the way, each `gamma` times as much as the next one (RAFT, equation 7).
+
+    Args:
+        estimates: (B, 2, H, W) each, first to last.
+        flow: (B, 2, H, W) in pixels.
+        valid: (B, H, W) bool.
+        gamma: How much less an estimate counts than the one that follows it.
+        max_flow: Pixels; longer true flow does not count.
+        weights: (B, H, W), how much each pixel counts; default: all alike.
+
+    Raises:
+        ValueError: Shapes that do not belong together.
+    """
+    total = flow.new_zeros(())
+    for index, estimate in enumerate(estimates):
+        error, _, counted = _compare(estimate, flow, valid, max_flow, channels=(2,))
+        share = gamma ** (len(estimates) - 1 - index)
+        if weights is None:
+            total = total + share * _mean(error, counted)
+        else:
+            total = total + share * _mean(error * weights, counted)
+    return total
+
+
 FLOW_LOSSES: Mapping[str, FlowLoss] = {
     function.__name__: function for function in (bounded_laplacian, bounded_log_laplacian, laplacian, l1)
 }
@@ -125,7 +158,7 @@ def _compare(
             f"bool, got {tuple(estimate.shape)}, {tuple(flow.shape)} and {tuple(valid.shape)} {valid.dtype}"
         )
     estimate, flow = at_least_float32(estimate), at_least_float32(flow)
-    counted = valid & flow.isfinite().all(1) & (flow.norm(dim=1) < max_flow)
+    counted = valid & flow.isfinite().all(1) & (torch.hypot(flow[:, 0], flow[:, 1]) < max_flow)
     # Replaced before anything is computed: the gradient of 0 · NaN would be NaN.
     estimate, flow = (torch.where(counted[:, None], values, 0.0) for values in (estimate, flow))
     return (estimate[:, :2] - flow).abs().sum(1), estimate[:, -1], counted

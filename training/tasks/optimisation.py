@@ -12,6 +12,8 @@ from torch import nn
 
 from midway_hub import MidwayNetwork
 
+BODY = ("student", "teacher", "dynamics")
+
 
 class OptimisationSettings(Settings):
     """Numbers of the optimisation. The defaults are those of CroCo v2's flow finetuning."""
@@ -42,6 +44,9 @@ class OptimisationSettings(Settings):
 
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor of the learning rate from each block to the one below it; 1 trains all at the same rate."""
+
+    body_scale: float = Field(1.0, gt=0)
+    """Factor of the learning rate of encoder and dynamics against the head's, on top of `layer_decay`."""
 
     clip: float | None = Field(None, gt=0)
     """Largest norm of all gradients together; null does not clip."""
@@ -94,13 +99,15 @@ def parameter_groups(model: MidwayNetwork, others: nn.Module | None, settings: O
             continue
         layer = layer_of(name, last)
         kind = "matrices" if parameter.ndim >= 2 else "vectors"
+        body = settings.body_scale != 1 and name.split(".")[0] in BODY
+        key = f"layer_{layer}_{'body_' if body else ''}{kind}"
         group = groups.setdefault(
-            f"layer_{layer}_{kind}",
+            key,
             {
-                "name": f"layer_{layer}_{kind}",
+                "name": key,
                 "params": [],
                 "weight_decay": settings.weight_decay if kind == "matrices" else 0.0,
-                "scale": settings.layer_decay ** (last - layer),
+                "scale": settings.layer_decay ** (last - layer) * (settings.body_scale if body else 1.0),
             },
         )
         group["params"].append(parameter)

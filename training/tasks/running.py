@@ -29,7 +29,7 @@ from midway_hub.training.tasks.flow import FlowTask
 from midway_hub.training.tasks.inheritance import HeadName, NetworkShapes, inherit
 from midway_hub.training.tasks.plan import make_task_plan
 from midway_hub.training.tasks.segmentation import SegmentationTask, head_config
-from midway_hub.training.tasks.start import INHERITED, headed, starting_network
+from midway_hub.training.tasks.start import headed, inherited_keys, starting_network
 from midway_hub.training.timeline import Timeline
 
 from midway_hub import MidwayConfig, MidwayNetwork, hub
@@ -163,7 +163,7 @@ def what_is_kept(config: AnyConfig) -> Iterator[Derived]:
     for part, text in inherit(*architectures, start, which).described().items():
         yield Derived(f"weights of the {part}", text, "start.weights: what fits by name, shape and meaning")
     if getattr(old, which) is not None:
-        for key in INHERITED[which]:
+        for key in inherited_keys(new, which):
             why = "as asked for" if key in config.task.head else "as in the checkpoint"
             yield Derived(f"task.head.{key}", getattr(new, which)[key], why)
 

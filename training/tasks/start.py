@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from midway_hub.training.config import Architecture
@@ -16,15 +16,16 @@ from midway_hub.training.tasks.inheritance import OTHER, HeadName, NetworkShapes
 from pydantic import Field, field_validator
 
 from midway_hub import MidwayConfig, MidwayNetwork
-from midway_hub.heads import HeadConfig
+from midway_hub.heads import FlowHeadConfig, HeadConfig, SegmentationHeadConfig
 
 _log = logging.getLogger("midway_hub")
 
-INHERITED: dict[HeadName, tuple[str, ...]] = {
-    "flow_head": ("layer_dims", "feature_dim", "last_dim", "scale_bounds", "tiled"),
-    "segmentation_head": ("slide",),
-}
-"""What a run need not repeat of the configuration of a head that its checkpoint has."""
+
+def inherited_keys(config: MidwayConfig, which: HeadName) -> tuple[str, ...]:
+    """Return what a run need not repeat of the configuration of a head that its checkpoint has."""
+    if which == "segmentation_head":
+        return ("slide",)
+    return tuple(key for key in getattr(config, which) if key not in ("kind", "tile"))
 
 
 class StartSettings(Settings):
@@ -134,13 +135,17 @@ def headed(
     """
     there = getattr(config, which)
     if there is not None and named is not None:
-        before = type(head).of(there)
-        stay = {name: getattr(before, name) for name in INHERITED[which] if name not in named}
-        head = dataclasses.replace(head, **stay)
+        before = _config_of(which, there)
+        if type(before) is not type(head) and "kind" not in named and isinstance(head, FlowHeadConfig):
+            head = _config_of(which, before.to_dict() | {"tile": head.tile})
+        if type(before) is type(head):
+            keys = inherited_keys(config, which)
+            stay = {name: getattr(before, name) for name in keys if name not in named}
+            head = dataclasses.replace(head, **stay)
     values = config.to_dict() | {which: head.to_dict(), "drop_path_rate": start.drop_path, "target_network": "shared"}
     if not start.freeze:
         values[OTHER[which]] = None
-    if which == "flow_head" and not config.dynamics:
+    if which == "flow_head" and not config.dynamics and getattr(head, "dynamics", True):
         if start.dynamics != "reinitialised":
             raise ValueError(
                 f"{start.weights} is an encoder alone, and flow is read off dynamics: start.dynamics=reinitialised "
@@ -148,3 +153,8 @@ def headed(
             )
         values["dynamics"] = True
     return MidwayConfig.from_dict(values)
+
+
+def _config_of(which: HeadName, values: Mapping[str, Any]) -> HeadConfig:
+    found: HeadConfig = (FlowHeadConfig if which == "flow_head" else SegmentationHeadConfig).of(values)
+    return found
