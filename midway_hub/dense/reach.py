@@ -30,8 +30,8 @@ UNEXPLAINED = 0.6
 def flow_size(net: MidwayNetwork, frame: tuple[int, int], size: FlowSize = "default", tile: Tile = "default") -> int:
     """Return the short side in pixels at which a network sees frames to estimate flow.
 
-    By default, their own for a correlation head; of the other kind two windows of a head that looks through windows, and
-    384 pixels for one that sees whole frames, never more than 384, and never more than the frames have.
+    By default, their own for a correlation head. Of the other kind, two windows of a head that looks through windows,
+    and 384 pixels for one that sees whole frames; never more than 384, and never more than the frames have.
 
     Args:
         net: A network with a flow head.

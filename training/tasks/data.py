@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from midway_hub.training.data.supervised import Examples, LoadingSettings, SupervisedBatches
 from midway_hub.training.data.synthetic import WorldSettings
 from midway_hub.training.data.synthetic.examples import WorldBatches, WorldExamples
+from midway_hub.training.data.synthetic.mixture import Mixture, WorldShare
+from pydantic import model_validator
 
 WORLDS_PER_EPOCH = 10_000
 PICTURES = 3
@@ -24,8 +26,17 @@ class TaskData(LoadingSettings):
     world: WorldSettings = WorldSettings()
     """The synthetic world."""
 
+    mixture: tuple[WorldShare, ...] = ()
+    """Families that training's worlds are of, each by what differs from `world`; none: `world` alone. What is measured
+    while training is `world`."""
+
     render: Literal["cpu", "device"] = "cpu"
     """Where worlds are made: by the reading processes, or a batch at a time on the training device."""
+
+    @model_validator(mode="after")
+    def _mixture_makes_worlds(self) -> Self:
+        Mixture.of(self.world, self.mixture)
+        return self
 
     def examples(self) -> Examples:
         """Open the data.
@@ -34,7 +45,8 @@ class TaskData(LoadingSettings):
             FileNotFoundError: It is not there, or files of it are missing.
         """
         if self.source == "world":
-            return WorldExamples(self.world, self.learned, length=self.epoch_examples or WORLDS_PER_EPOCH)
+            length = self.epoch_examples or WORLDS_PER_EPOCH
+            return WorldExamples(self.world, self.learned, length=length, shares=self.mixture)
         return self._examples_of_files()
 
     def _examples_of_files(self) -> Examples:

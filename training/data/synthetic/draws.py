@@ -36,12 +36,14 @@ def check_seed(seed: int) -> int:
 class Draws:
     """Uniform numbers of B worlds, handed out in order.
 
-    Every world has a block of its own, keyed by its seed, so that it does not depend on its neighbours in the batch.
+    Every world has blocks of its own, keyed by its seed, so that it does not depend on its neighbours in the batch.
+    What was added to worlds later draws from another block: what was there before stays as it was.
     """
 
-    def __init__(self, seeds: Sequence[int], count: int) -> None:
+    def __init__(self, seeds: Sequence[int], count: int, *, block: int = 0) -> None:
         blocks = [
-            np.random.Generator(np.random.Philox(key=(STREAM << 64) | check_seed(seed))).random(count) for seed in seeds
+            np.random.Generator(np.random.Philox(key=(STREAM + block << 64) | check_seed(seed))).random(count)
+            for seed in seeds
         ]
         self._numbers = np.stack(blocks)
         self._used = 0

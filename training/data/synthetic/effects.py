@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.settings import EffectSettings
+from PIL import Image
 from torch import Tensor
 
 NOISE_SIDE = 512
@@ -24,6 +26,7 @@ class Effects:
         light: (B, 2, 3, 3) at time 0, and what is added by time 1: per colour the factor in the middle, and its growth
             from the left edge to the right and from top to bottom.
         noise: (B,) standard deviation of the noise.
+        quality: (B,) int of the JPEG encoder that frames go through, 0 for none.
         noise_start: (B, 2) int64 where in the pool of noise the first frame's begins, and how far apart frames' are.
     """
 
@@ -31,9 +34,10 @@ class Effects:
     light: np.ndarray
     noise: np.ndarray
     noise_start: np.ndarray
+    quality: np.ndarray
 
 
-def draw_effects(settings: EffectSettings, draws: Draws) -> Effects:
+def draw_effects(settings: EffectSettings, draws: Draws, later: Draws) -> Effects:
     """Draw the effects within the ranges of the settings."""
     blurred, lit, noisy = (
         draws.happens(p) for p in (settings.blur_probability, settings.lighting_probability, settings.noise_probability)
@@ -52,6 +56,8 @@ def draw_effects(settings: EffectSettings, draws: Draws) -> Effects:
         light=light,
         noise=noisy * draws.between(0.1, 1.0) * settings.noise_strength,
         noise_start=draws.whole(0, NOISE_SIDE**2 - 1, 2),
+        quality=later.happens(settings.compression_probability)
+        * later.between(*settings.compression_quality).round().astype(int),
     )
 
 
@@ -79,7 +85,18 @@ def expose(pictures: Tensor, effects: Effects, frame: int, passed: np.ndarray) -
         strength = torch.from_numpy(effects.noise).float().to(device)[:, None, None]
         spread = lit.add(0.5).mul_(strength)
         lit = lit.addcmul_(spread, _noise(torch.from_numpy(start).to(device), height, width))
-    return lit.mul_(255).round_().clamp_(0, 255).to(torch.uint8).transpose(0, 1).contiguous()
+    frames = lit.mul_(255).round_().clamp_(0, 255).to(torch.uint8).transpose(0, 1).contiguous()
+    for world in np.flatnonzero(effects.quality):
+        frames[world] = compressed(frames[world], int(effects.quality[world]))
+    return frames
+
+
+def compressed(frame: Tensor, quality: int) -> Tensor:
+    """Send a frame (3, H, W) uint8 through Pillow's JPEG encoder and back, on the CPU."""
+    written = io.BytesIO()
+    Image.fromarray(frame.permute(1, 2, 0).cpu().numpy()).save(written, "JPEG", quality=quality)
+    read = torch.from_numpy(np.array(Image.open(written)))
+    return read.permute(2, 0, 1).to(frame.device)
 
 
 def _noise(start: Tensor, height: int, width: int) -> Tensor:

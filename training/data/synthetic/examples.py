@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.sampler import Sampler
 from midway_hub.training.data.synthetic.draws import FIRST_HELD_OUT
+from midway_hub.training.data.synthetic.mixture import Mixture, WorldShare
 from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.data.synthetic.source import WorldSource
-from midway_hub.training.data.synthetic.worlds import WorldPairs, render_pairs
+from midway_hub.training.data.synthetic.worlds import WorldPairs
 from midway_hub.training.data.views import normalise
 from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.timeline import Timeline
@@ -26,8 +27,8 @@ Task = Literal["flow", "segmentation"]
 def labelled(worlds: WorldPairs, task: Task) -> dict[str, Tensor]:
     """Return what a task learns from: frames in grey levels, and the truth.
 
-    Flow: `source` and `target` (B, 3, H, W), `flow` (B, 2, H, W), `valid` (B, H, W); points that become occluded count
-    too, as in the published data sets. Segmentation: `image` (B, 3, H, W) and `labels` (B, H, W).
+    Flow: `source` and `target` (B, 3, H, W), `flow` (B, 2, H, W), `valid` and `occluded` (B, H, W); points that become
+    occluded are valid too, as in the published data sets. Segmentation: `image` (B, 3, H, W) and `labels` (B, H, W).
     """
     if task == "segmentation":
         return {"image": worlds.first, "labels": worlds.labels}
@@ -36,6 +37,7 @@ def labelled(worlds: WorldPairs, task: Task) -> dict[str, Tensor]:
         "target": worlds.second,
         "flow": worlds.flow,
         "valid": torch.isfinite(worlds.flow).all(dim=1),
+        "occluded": worlds.occluded,
     }
 
 
@@ -51,22 +53,31 @@ class WorldExamples:
         settings: What worlds are made of.
         task: What is learned from them.
         length: Worlds that count as one pass.
+        shares: Families that worlds are of, by what differs from `settings`; default: `settings` alone.
+
+    Raises:
+        ValueError: A share that makes no world.
     """
 
-    def __init__(self, settings: WorldSettings, task: Task, *, length: int = 10_000) -> None:
-        self.settings, self.task, self.length = settings, task, length
+    def __init__(
+        self, settings: WorldSettings, task: Task, *, length: int = 10_000, shares: Sequence[WorldShare] = ()
+    ) -> None:
+        self.settings, self.task, self.length, self._shares = settings, task, length, shares
+        self.mixture = Mixture.of(settings, shares)
 
     def __len__(self) -> int:
         return self.length
 
     def example(self, index: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """Render a world; see `Examples`."""
-        worlds = render_pairs(self.settings, [world_seed(generator)])
+        worlds = self.mixture.render([world_seed(generator)])
         return {name: values[0].numpy() for name, values in labelled(worlds, self.task).items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the worlds depend on."""
-        return WorldSource(self.settings, length=self.length).fingerprint()
+        shares = [share.model_dump(mode="json") for share in self._shares]
+        found = WorldSource(self.settings, length=self.length).fingerprint()
+        return {**found, "mixture": shares} if shares else found
 
 
 class WorldBatches:
@@ -109,7 +120,7 @@ class WorldBatches:
 
     def finish(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """Render the worlds on `device`, frames normalised."""
-        made = labelled(render_pairs(self.examples.settings, batch["seeds"], device=device), self.examples.task)
+        made = labelled(self.examples.mixture.render(batch["seeds"], device=device), self.examples.task)
         frames = ("source", "target", "image")
         return {name: normalise(t, self._normalisation) if name in frames else t for name, t in made.items()}
 

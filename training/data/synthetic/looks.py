@@ -12,6 +12,7 @@ from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.placement import Placement
 from midway_hub.training.data.synthetic.settings import TextureSettings, WorldSettings
 from midway_hub.training.data.synthetic.silhouettes import VARIANTS
+from midway_hub.training.data.synthetic.structures import VARIANTS as STRUCTURES
 from torch import Tensor
 
 REACH = 40.0  # how far ground and wall are seen, in units of space
@@ -32,6 +33,7 @@ class Looks:
         present: (B, K) whether the layer is there.
         nearest: (B, K) inverse depth below which a layer is not seen.
         outline: (B, K) int32 row of `silhouettes`, of the objects.
+        structure: (B, K) int32 row of `structures` that an object is cut out by, -1 for none.
         paint: (B, K, 18) what colours depend on, by the columns above.
         planes: How many of the layers are planes: they come first and have no outline.
     """
@@ -40,6 +42,7 @@ class Looks:
     present: Tensor
     nearest: Tensor
     outline: Tensor
+    structure: Tensor
     paint: Tensor
     planes: int
 
@@ -57,11 +60,11 @@ class Looks:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Looks:
-        names = ("label", "present", "nearest", "outline", "paint")
+        names = ("label", "present", "nearest", "outline", "structure", "paint")
         return replace(self, **{name: change(getattr(self, name)) for name in names})
 
 
-def draw_looks(settings: WorldSettings, draws: Draws, placement: Placement) -> Looks:
+def draw_looks(settings: WorldSettings, draws: Draws, later: Draws, placement: Placement) -> Looks:
     """Draw the looks of placed layers."""
     worlds, layers = placement.present.shape
     objects = layers - len(PLANES)
@@ -88,9 +91,17 @@ def draw_looks(settings: WorldSettings, draws: Draws, placement: Placement) -> L
         present=torch.from_numpy(placement.present),
         nearest=torch.from_numpy(nearest).float(),
         outline=torch.from_numpy(outline.astype(np.int32)),
+        structure=torch.from_numpy(_draw_structures(settings, later, objects)),
         paint=torch.from_numpy(paint).float(),
         planes=len(PLANES),
     )
+
+
+def _draw_structures(settings: WorldSettings, draws: Draws, objects: int) -> np.ndarray:
+    """Draw which objects are cut out, and as what: (B, K)."""
+    cut, which = draws.happens(settings.structures, objects), draws.whole(0, STRUCTURES - 1, objects)
+    planes = np.full((len(cut), len(PLANES)), -1)
+    return np.concatenate([planes, np.where(cut, which, -1)], axis=1).astype(np.int32)
 
 
 def _draw_texture(settings: TextureSettings, draws: Draws, density: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from midway_hub.training.data.synthetic.classes import PLANES, SHAPES
@@ -32,7 +32,7 @@ class Placement:
     motion: Motion
 
 
-def draw_placement(settings: WorldSettings, draws: Draws) -> Placement:
+def draw_placement(settings: WorldSettings, draws: Draws, later: Draws) -> Placement:
     """Draw layers and motion within the ranges of the settings."""
     side, most = min(settings.size), settings.objects[1]
     focal = draws.between(0.9, 1.6)
@@ -62,9 +62,34 @@ def draw_placement(settings: WorldSettings, draws: Draws) -> Placement:
         axes=np.concatenate([axes[:, :1], plane_axes, axes[:, 1:]], axis=1),
         **motion,
     )
+    motion = _join_limbs(motion, later.happens(settings.articulation, most), later)
     limit = draws.between(*settings.motion.displacement)
     frame = settings.size[0] / side, settings.size[1] / side
     return Placement(present, shape, scale * side, within(motion, limit, present, len(PLANES), frame))
+
+
+def _join_limbs(motion: Motion, limb: np.ndarray, draws: Draws) -> Motion:
+    """Turn objects into limbs of the one before: bars at its distance, carried along, that turn around a joint.
+
+    Args:
+        motion: Of all layers.
+        limb: (B, N) bool, of the objects; the first is never one.
+        draws: Where joints are drawn from.
+    """
+    joint, slim = draws.signed(0.7, limb.shape[1], 2), draws.between(0.12, 0.35, limb.shape[1])
+    limb[:, :1] = False
+    origin, axes, shift = motion.origin.copy(), motion.axes.copy(), motion.shift.copy()
+    spin, growth = motion.spin.copy(), motion.growth.copy()
+    for index in range(1, limb.shape[1]):
+        own, carrier = index + len(PLANES), index + len(PLANES) - 1
+        limb[:, index] &= ~limb[:, index - 1]  # of a limb there is no limb
+        rows = np.flatnonzero(limb[:, index])
+        at_joint = (axes[rows, carrier] @ joint[rows, index][..., None])[..., 0]
+        origin[rows, own] = 0.995 * (origin[rows, carrier] + at_joint)
+        axes[rows, own, :, 1] *= slim[rows, index, None]
+        shift[rows, own] = 0.995 * shift[rows, carrier]
+        spin[rows, carrier] = growth[rows, carrier] = growth[rows, own] = 0
+    return replace(motion, origin=origin, axes=axes, shift=shift, spin=spin, growth=growth)
 
 
 def _draw_planes(draws: Draws, height: np.ndarray, aside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -91,6 +91,12 @@ class MotionSettings(Settings):
     still_object: float = Field(default=0.25, ge=0, le=1)
     """Probability that an object does not move of its own."""
 
+    warp: float = Field(default=0.0, ge=0, le=0.05)
+    """Largest displacement of a smooth warp of the whole frame, in frame sides, as of cloth or water."""
+
+    warp_probability: float = Field(default=1.0, ge=0, le=1)
+    """Probability of such a warp."""
+
     snap: int = Field(default=0, ge=0)
     """Rounds own motions, per axis, to whole multiples of so many pixels; 0 does not round."""
 
@@ -128,11 +134,23 @@ class EffectSettings(Settings):
     noise_strength: float = Field(default=0.03, ge=0, le=0.5)
     """Largest standard deviation of the noise, of the full scale."""
 
+    compression_probability: float = Field(default=0.0, ge=0, le=1)
+    """Probability that both frames have gone through a JPEG encoder, on the CPU wherever they are rendered."""
+
+    compression_quality: Range = (30.0, 90.0)
+    """Quality of the encoder, as Pillow counts it."""
+
     @field_validator("blur_samples")
     @classmethod
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
             raise ValueError(f"effects.blur_samples must be odd, so that one is in the middle, got {value}")
+        return value
+
+    @field_validator("compression_quality")
+    @classmethod
+    def _quality(cls, value: Range) -> Range:
+        check_range("effects.compression_quality", value, 1, 95)
         return value
 
     @field_validator("blur_shutter")
@@ -168,6 +186,12 @@ class WorldSettings(Settings):
 
     shapes: dict[str, float] = ALL_SHAPES
     """Weight of each shape of object; the classes of the world besides background, ground and wall."""
+
+    structures: float = Field(default=0.0, ge=0, le=1)
+    """Probability that an object is cut out as a thin or holed shape: a chair, a lattice, a branch, a mesh."""
+
+    articulation: float = Field(default=0.0, ge=0, le=1)
+    """Probability that an object is a limb of the one before: a bar that is carried along and turns around a joint."""
 
     seconds: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """Time that passes between two frames, for those who ask; the motion does not depend on it."""

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from midway_hub.training.data.synthetic.lens import Lens
 from midway_hub.training.data.synthetic.looks import Looks
 from midway_hub.training.data.synthetic.view import Camera, Places, grid, layer_of, locate
 from torch import Tensor
@@ -21,12 +22,14 @@ class Moment:
         looks: The layers.
         seen: The same homographies, inverted, on the device.
         places: What is where in the frame.
+        lens: What the frame is seen through; None: nothing.
     """
 
     to_pixel: np.ndarray
     looks: Looks
     seen: Camera
     places: Places
+    lens: Lens | None = None
 
     @cached_property
     def visible(self) -> Tensor:
@@ -46,16 +49,19 @@ def correspondence(source: Moment, target: Moment) -> tuple[Tensor, Tensor]:
     """
     worlds, height, width = source.visible.shape
     layer = source.visible
-    x, y = (axis[:, 0] for axis in grid((height, width), layer.device))
+    x, y = (axis[:, 0].expand(worlds, height, width) for axis in grid((height, width), layer.device))
+    from_x, from_y = (x, y) if source.lens is None else source.lens.seen(x, y)
     maps = torch.from_numpy(target.to_pixel @ np.linalg.inv(source.to_pixel)).float().to(layer.device)
     first_row = torch.arange(worlds, device=layer.device)[:, None] * maps.shape[1]
     rows = maps.reshape(-1, 9).index_select(0, (first_row + layer.flatten(1)).view(-1)).view(worlds, height, width, 9)
-    right, down, depth = (rows[..., i] * x + rows[..., i + 1] * y + rows[..., i + 2] for i in (0, 3, 6))
+    right, down, depth = (rows[..., i] * from_x + rows[..., i + 1] * from_y + rows[..., i + 2] for i in (0, 3, 6))
     in_front = depth > 0
     depth = depth.clamp_(min=1e-6)
     right, down = right / depth, down / depth
-    inside = in_front & (right >= -0.5) & (right <= width - 0.5) & (down >= -0.5) & (down <= height - 0.5)
     hidden = _hidden(locate(target.looks, target.seen, right[:, None], down[:, None]), layer)
+    if target.lens is not None:
+        right, down = target.lens.shown(right, down)
+    inside = in_front & (right >= -0.5) & (right <= width - 0.5) & (down >= -0.5) & (down <= height - 0.5)
     return torch.stack([right - x, down - y], dim=1), hidden | ~inside
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from midway_hub.training.data.synthetic import structures
 from midway_hub.training.data.synthetic.looks import Looks
 from midway_hub.training.data.synthetic.silhouettes import silhouettes
 from torch import Tensor
@@ -102,8 +103,12 @@ def locate(looks: Looks, seen: Camera, x: Tensor, y: Tensor) -> Places:
     outline = looks.outline[:, planes:, None, None]
     radius, slant = tables.look_up(outline, uo, vo)
     distance = torch.addcmul(uo * uo, vo, vo).sqrt_()
-    inside = torch.minimum(radius - distance, distance - tables.hole[outline] * radius)
-    inside = inside.mul_(slant).mul_(seen.sharp[:, planes:, None, None])
+    inside = torch.minimum(radius - distance, distance - tables.hole[outline] * radius).mul_(slant)
+    cut = looks.structure[:, planes:] >= 0
+    if cut.any():
+        edge = structures.distance(looks.structure[:, planes:][cut], uo[cut], vo[cut])
+        inside[cut] = torch.minimum(inside[cut], edge)
+    inside = inside.mul_(seen.sharp[:, planes:, None, None])
     radius = torch.cat([torch.ones_like(beyond), radius], dim=1)
     cover = torch.cat([beyond.div_(slope[..., None, None]), inside], dim=1).add_(0.5).clamp_(0, 1)
     return Places(u, v, near, radius, cover.mul_(looks.present[..., None, None]))

@@ -12,6 +12,7 @@ import torch
 from midway_hub.training.data.synthetic.atlas import Atlas, atlas
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.effects import Effects, draw_effects, expose
+from midway_hub.training.data.synthetic.lens import draw_lens
 from midway_hub.training.data.synthetic.looks import Looks, draw_looks
 from midway_hub.training.data.synthetic.motion import Motion
 from midway_hub.training.data.synthetic.placement import draw_placement
@@ -22,6 +23,7 @@ from midway_hub.training.data.synthetic.view import camera, grid, locate
 from torch import Tensor
 
 NUMBERS = 1536  # random numbers of one world, more than the largest needs
+LATER_NUMBERS = 192  # likewise, of what was added later
 PORTION = 1 << 20  # pixels rendered at once on a device; each takes some hundred bytes per layer
 CPU_PORTION = 2**14
 
@@ -83,15 +85,16 @@ class Worlds:
 
     def __init__(self, settings: WorldSettings, seeds: Sequence[int], device: torch.device) -> None:
         self.settings, self.device = settings, device
-        draws = Draws(seeds, NUMBERS)
-        placement = draw_placement(settings, draws)
+        draws, later = Draws(seeds, NUMBERS), Draws(seeds, LATER_NUMBERS, block=1)
+        placement = draw_placement(settings, draws, later)
         used = placement.present.any(axis=0)  # by any of the worlds
         self.motion: Motion = placement.motion.trimmed(used)
-        self.looks: Looks = draw_looks(settings, draws, placement).trimmed(used).to(device)
-        self.effects: Effects = draw_effects(settings.effects, draws)
+        self.looks: Looks = draw_looks(settings, draws, later, placement).trimmed(used).to(device)
+        self.effects: Effects = draw_effects(settings.effects, draws, later)
         self.atlas: Atlas = atlas(settings.textures, device)
         height, width = settings.size
         side = min(settings.size)
+        self.lens = draw_lens(settings.motion, later, side, device) if settings.motion.warp else None
         self._pixels = np.array([[side, 0, (width - 1) / 2], [0, side, (height - 1) / 2], [0, 0, 1.0]])
 
     def moment(self, time: float | np.ndarray, rows: np.ndarray | slice = slice(None)) -> Moment:
@@ -100,7 +103,14 @@ class Worlds:
         to_pixel = np.ascontiguousarray((self._pixels @ self.motion.at(times)[:, 0])[rows])
         looks = self.looks if isinstance(rows, slice) else self.looks.rows(torch.from_numpy(rows).to(self.device))
         seen = camera(to_pixel, self.device)
-        return Moment(to_pixel, looks, seen, locate(looks, seen, *grid(self.settings.size, self.device)))
+        x, y = grid(self.settings.size, self.device)
+        if self.lens is None:
+            return Moment(to_pixel, looks, seen, locate(looks, seen, x, y))
+        passed = torch.from_numpy(self.motion.passed(times)[:, 0]).float().to(self.device)
+        lens = self.lens.at(passed, rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device))
+        size = (len(to_pixel), *self.settings.size)
+        bent = lens.seen(x[:, 0].expand(size), y[:, 0].expand(size))
+        return Moment(to_pixel, looks, seen, locate(looks, seen, *(axis[:, None] for axis in bent)), lens)
 
     def frame(self, number: int, moment: Moment) -> Tensor:
         """Return frame `number` of every world, (B, 3, H, W) uint8, given its moment."""
