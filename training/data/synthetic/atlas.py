@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,11 @@ from torch import Tensor
 from midway_hub.picture_files import read_picture
 
 SMALLEST = 16
+SCIKIT_IMAGE = Path("scikit-image")
+PUBLIC_DOMAIN = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png"),
+    *("hubble_deep_field.jpg", "rocket.jpg"),
+)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -125,17 +131,31 @@ def _in_turn(shares: dict[str, float], count: int) -> list[str]:
 
 
 def find_photographs(folder: Path) -> list[Path]:
-    """Return the pictures in a folder, sorted by name.
+    """Return the pictures in a folder, sorted by name, or those of scikit-image.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no picture in it.
+        FileNotFoundError: There is no such folder, no picture in it, or no scikit-image.
     """
+    if folder == SCIKIT_IMAGE and not folder.exists():
+        return _of_scikit_image()
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURES) if folder.is_dir() else []
     if not found:
         raise FileNotFoundError(
             f"textures.photographs: no picture ({', '.join(PICTURES)}) in {folder}; name a folder of pictures or null"
         )
     return found
+
+
+def _of_scikit_image() -> list[Path]:
+    """Return the photographs of scikit-image that are CC0 or in the public domain, by its own list of sources."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            "textures.photographs=scikit-image: scikit-image is not installed; pip install 'midway-hub[photographs]', or "
+            "name a folder of pictures, or null"
+        )
+    folder = Path(spec.origin).parent / "data"
+    return [path for path in (folder / name for name in PUBLIC_DOMAIN) if path.is_file()]
 
 
 def _cut(path: Path, size: int, generator: np.random.Generator) -> np.ndarray:

@@ -32,7 +32,8 @@ class TextureSettings(Settings):
     patchwork (blots of every colour, unlike nature: none by default)."""
 
     photographs: Path | None = None
-    """Folder of photographs, of which `photograph_share` of the tiles are cut; none by default."""
+    """Folder of photographs, of which `photograph_share` of the tiles are cut; none by default. `scikit-image` stands
+    for those in the public domain that come with that package (extra `photographs`)."""
 
     photograph_share: float = Field(default=0.4, gt=0, le=1)
     """Share of tiles cut from photographs, where a folder is given."""
