@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 
 from midway_hub.training.configuration import validate
 from midway_hub.training.engine.loop import Outcome
 from midway_hub.training.export import export_run
+from midway_hub.training.export.joining import join_heads
 from midway_hub.training.kinds import KINDS, kind
 from midway_hub.training.recipes import list_recipes, read_recipe
 from midway_hub.training.settings import Settings
@@ -53,6 +55,9 @@ class Chain(Settings):
     stages: tuple[Stage, ...] = Field(min_length=1)
     """In the order in which they run; the last one's network is the checkpoint."""
 
+    join: tuple[str, ...] = ()
+    """Stages whose heads the checkpoint has as well: what they were trained on is what the last one's was, frozen."""
+
     dtype: str = "float16"
     """Precision of the checkpoint."""
 
@@ -68,6 +73,9 @@ class Chain(Settings):
             if stage.start is not None and stage.start not in before:
                 raise ValueError(f"stage {stage.name} starts from {stage.start!r}, before it are {before or 'none'}")
             before.append(stage.name)
+        unknown = [name for name in self.join if name not in before[:-1]]
+        if unknown:
+            raise ValueError(f"join names {', '.join(unknown)}; before the last stage are {before[:-1] or 'none'}")
         return self
 
     def scales(self) -> list[str]:
@@ -135,6 +143,7 @@ def reproduce(
         licence=chain.licence,
         name=Path(chain.recipe).stem,
         command=command,
+        finish=lambda network: reduce(join_heads, (out / name / "export" for name in chain.join), network),
     )
 
 

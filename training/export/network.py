@@ -51,6 +51,7 @@ def export_run(
     name: str | None = None,
     command: str | None = None,
     best: bool = False,
+    finish: Callable[[MidwayNetwork], MidwayNetwork] = lambda network: network,
 ) -> Path:
     """Write a run's weights as a network of the hub, with processor, golden outputs and a card.
 
@@ -66,6 +67,7 @@ def export_run(
         licence: SPDX name of the weights' licence, such as `"cc-by-4.0"`, for the card; by default none is stated.
         name: What the card calls the network; by default the name of `out`.
         command: The command that the run was made with, for the card; by default put together from the configuration.
+        finish: What is done to the network before it is written, such as giving it heads of other runs.
         best: Take the best weights that the run has kept (`evaluation.keep_best`) instead of the last ones.
 
     Returns:
@@ -92,7 +94,7 @@ def export_run(
     chosen = _best(record, step) if best else None
     if chosen is not None:
         step, state = chosen.facts["step"], chosen.network
-    trained = _restored(build(record.config), state, record.directory)
+    trained = finish(_restored(build(record.config), state, record.directory))
     beside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -151,8 +151,8 @@ def _of_scikit_image() -> list[Path]:
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
-            "textures.photographs=scikit-image: scikit-image is not installed; pip install 'midway-hub[photographs]', or "
-            "name a folder of pictures, or null"
+            "textures.photographs=scikit-image: scikit-image is not installed; pip install 'midway-hub[photographs]', "
+            "or name a folder of pictures, or null"
         )
     folder = Path(spec.origin).parent / "data"
     return [path for path in (folder / name for name in PUBLIC_DOMAIN) if path.is_file()]
