@@ -4,8 +4,8 @@
     python benchmarks/flow.py --sizes 436x1024
     python benchmarks/flow.py --device cuda              # adds bf16 and torch.compile
 
-A ViT-S network with a flow head of CroCo v2's sizes, against `raft_large` and `raft_small` with 12 updates; all weights
-are random. Frames are padded and flow is cropped back in every case. Under bf16 the network's weights are cast, RAFT's
+A ViT-S network with a flow head of CroCo v2's sizes and one with the correlation head of paper/flow_correlation_vits (12
+updates), against `raft_large` and `raft_small` with 12 updates; all weights are random. Frames are padded and flow is cropped back in every case. Under bf16 the network's weights are cast, RAFT's
 run under autocast, since it keeps its coordinates in fp32. Runs are interleaved; the figure is the median.
 """
 
@@ -20,23 +20,25 @@ from pathlib import Path
 
 import torch
 from encode import medians
+from midway_hub.training.recipes import load_recipe
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torchvision.models.optical_flow import raft_large, raft_small
 
 from midway_hub import MidwayConfig, MidwayNetwork
-from midway_hub.heads import FlowHeadConfig
+from midway_hub.heads import AnyFlowHeadConfig, CorrelationHeadConfig, FlowHeadConfig
 from midway_hub.models.tiling import Size, pad_to, round_up
 
 SIZES = ((218, 512), (436, 1024), (720, 1280), (1080, 1920))
 RAFT_MULTIPLE, RAFT_UPDATES = 8, 12
 PEER = "raft_large"
+CORRELATION = "paper/flow_correlation_vits"
 Estimate = Callable[[Tensor, Tensor], Tensor]
 
 
-def midway(device: torch.device, dtype: torch.dtype) -> Estimate:
-    net = MidwayNetwork(MidwayConfig(target_network="shared", flow_head=FlowHeadConfig())).eval().to(device, dtype)
+def midway(head: AnyFlowHeadConfig, device: torch.device, dtype: torch.dtype) -> Estimate:
+    net = MidwayNetwork(MidwayConfig(target_network="shared", flow_head=head)).eval().to(device, dtype)
     return lambda source, target: net.flow(source, target).flow
 
 
@@ -53,7 +55,8 @@ def raft(build: Callable[[], nn.Module], device: torch.device, dtype: torch.dtyp
 
 
 NETWORKS: dict[str, Callable[[torch.device, torch.dtype], Estimate]] = {
-    "midway ViT-S": midway,
+    "midway ViT-S": partial(midway, FlowHeadConfig()),
+    "midway ViT-S, correlation": partial(midway, CorrelationHeadConfig(**load_recipe(CORRELATION)["task"]["head"])),
     PEER: partial(raft, raft_large),
     "raft_small": partial(raft, raft_small),
 }

@@ -37,23 +37,24 @@ def correlation(source: Tensor, target: Tensor, *, levels: int, radius: int) -> 
 
 
 class AllPairs:
-    """Keeps the whole volume, (B h w) x (h w), and its pyramid over the target: fast; memory grows as the square."""
+    """Keeps the whole volume, (B h w) x (h w), and its pyramid over the target: fast; memory grows as the square.
+
+    As correlations are linear, means over squares of the target's cells are correlations with means of its features.
+    """
 
     def __init__(self, source: Tensor, target: Tensor, levels: int, radius: int) -> None:
         self.radius = radius
-        batch, _, height, width = source.shape
-        volume = (source.flatten(2).transpose(1, 2) @ target.flatten(2)).float()
-        self.levels = pooled(volume.view(batch * height * width, 1, height, width), levels)
+        ours = source.flatten(2).transpose(1, 2)
+        self.levels = [(ours @ level.flatten(2)).float().flatten(0, 1) for level in pooled(target, levels)]
+        self.sizes = [(level.shape[-2], level.shape[-1]) for level in pooled(target[:1, :1], levels)]
 
     def __call__(self, places: Tensor) -> Tensor:
         batch, _, height, width = places.shape
         points = places.permute(0, 2, 3, 1).reshape(-1, 2)
         found = []
-        for level, volume in enumerate(self.levels):
-            rows, columns = volume.shape[-2:]
-            window = Window(points, level, self.radius, rows, columns)
-            taken = volume.reshape(len(points), rows * columns).gather(1, window.cells)
-            found.append(window.interpolated(taken))
+        for level, (volume, size) in enumerate(zip(self.levels, self.sizes, strict=True)):
+            window = Window(points, level, self.radius, *size)
+            found.append(window.interpolated(volume.gather(1, window.cells)))
         return torch.cat(found, 1).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
@@ -64,7 +65,7 @@ class OnDemand:
         self.radius = radius
         self.source = source.flatten(2).transpose(1, 2).float()
         self.levels = [level.flatten(2).transpose(1, 2).contiguous() for level in pooled(target.float(), levels)]
-        self.sizes = [tuple(level.shape[-2:]) for level in pooled(target[:1, :1].float(), levels)]
+        self.sizes = [(level.shape[-2], level.shape[-1]) for level in pooled(target[:1, :1].float(), levels)]
 
     def __call__(self, places: Tensor) -> Tensor:
         batch, _, height, width = places.shape
