@@ -97,7 +97,7 @@ def midway_pico(pretrained=True, **kwargs):
         >>> net.flow(torch.randn(1, 3, 96, 128), torch.randn(1, 3, 96, 128)).flow.shape
         torch.Size([1, 2, 96, 128])
     """
-    return _network("midway_pico_synthetic", pretrained, **kwargs)
+    return _network("midway_pico", pretrained, **kwargs)
 
 
 def midway_pico_untrained(pretrained=True, **kwargs):

@@ -16,7 +16,7 @@ FLOW = """
 from midway_hub import MidwayNetwork
 from midway_hub.app.demo import read_clip, sample_clip
 from midway_hub.dense import flow_between
-net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
+net = MidwayNetwork.from_pretrained("midway_pico")
 flow_between(net, read_clip(sample_clip(), 2)[1].frames)
 """
 

@@ -4,9 +4,10 @@
     python benchmarks/flow.py --sizes 436x1024
     python benchmarks/flow.py --device cuda              # adds bf16 and torch.compile
 
-A ViT-S network with a flow head of CroCo v2's sizes and one with the correlation head of paper/flow_correlation_vits (12
-updates), against `raft_large` and `raft_small` with 12 updates; all weights are random. Frames are padded and flow is cropped back in every case. Under bf16 the network's weights are cast, RAFT's
-run under autocast, since it keeps its coordinates in fp32. Runs are interleaved; the figure is the median.
+A ViT-S network with a flow head of CroCo v2's sizes, and one with the correlation head of paper/flow_correlation_vits
+and 12 updates, against `raft_large` and `raft_small` with 12 updates; all weights are random. Frames are padded and
+flow is cropped back in every case. Under bf16 the network's weights are cast, RAFT's run under autocast, since it keeps
+its coordinates in fp32. Runs are interleaved; the figure is the median.
 """
 
 from __future__ import annotations

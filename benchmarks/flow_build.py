@@ -2,9 +2,9 @@
 
     python benchmarks/flow_build.py --before FOLDER [--threads 2] [--rounds 5]
 
-FOLDER holds the checkpoint of an earlier build, as `MidwayNetwork.from_pretrained` loads it: the one with tiles is in the
-repository's history under `midway_hub/weights`. Every network sees what `midway-hub flow` shows it. Runs are interleaved;
-the figure is the median.
+FOLDER holds the checkpoint of an earlier build, as `MidwayNetwork.from_pretrained` loads it: the one with tiles is in
+the repository's history under `midway_hub/weights`. Every network sees what `midway-hub flow` shows it. Runs are
+interleaved; the figure is the median.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from encode import medians
 from flow import _status
+from midway_hub.dense.flow_fast import fast_flow
+from midway_hub.flow_peers import make_peer
 from rich.console import Console
 from rich.table import Table
 
 from midway_hub import MidwayNetwork
 from midway_hub.app.demo import sample_clip
 from midway_hub.dense import clip_flow
-from midway_hub.dense.flow_fast import fast_flow
-from midway_hub.flow_peers import make_peer
 from midway_hub.registry import DEFAULT_MODEL
 from midway_hub.video import open_video
 

@@ -1,6 +1,6 @@
 """At which size a flow head sees best: the error of known shifts of a camera, by the short side of the frames.
 
-    python benchmarks/flow_size.py [--model midway_pico_synthetic] [--sizes 64 96 128 192 256 384 720] [IMAGE ...]
+    python benchmarks/flow_size.py [--model midway_pico] [--sizes 64 96 128 192 256 384 720] [IMAGE ...]
 
 A picture of 720 lines and itself, moved by some pixels: the median error in pixels of the default windows at each size.
 What `midway-hub flow`, the page and the demo take by default is marked, and so are sizes that a shift is out of reach
@@ -28,7 +28,7 @@ LINES = 720
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, nargs="*", help="pictures; default: a frame of the bundled clip")
-    parser.add_argument("--model", default="midway_pico_synthetic", help="a checkpoint with a flow head")
+    parser.add_argument("--model", default="midway_pico", help="a checkpoint with a flow head")
     parser.add_argument("--sizes", type=int, nargs="+", default=(64, 96, 128, 160, 192, 256, 384, LINES))
     args = parser.parse_args()
     torch.manual_seed(0)

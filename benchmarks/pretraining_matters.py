@@ -1,6 +1,6 @@
 """What training is worth to the bundled network: the same heads from its weights and from an untrained network.
 
-    python -m midway_hub.training reproduce midway_pico_synthetic --scale cpu --out runs/pico
+    python -m midway_hub.training reproduce midway_pico --scale cpu --out runs/pico
     python benchmarks/pretraining_matters.py --chain runs/pico --scale cpu --steps 1000 --seeds 0 1 2
 
 Flow: the chain's first flow stage, for equal steps and from every seed (of the data's order, the head and the untrained
@@ -86,8 +86,8 @@ def measure(run_dir: Path, kind: str, worlds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="midway_pico_synthetic", help="the chain")
-    parser.add_argument("--chain", type=Path, default=Path("runs/midway_pico_synthetic"), help="where it was run")
+    parser.add_argument("--name", default="midway_pico", help="the chain")
+    parser.add_argument("--chain", type=Path, default=Path("runs/midway_pico"), help="where it was run")
     parser.add_argument("--scale", help="the scale that it was run at, e.g. cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/pretraining_matters"), help="where runs are kept")
     parser.add_argument("--steps", type=int, default=1000, help="of flow; classes take the chain's own")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_log = logging.getLogger("midway_hub")
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-DEFAULT_MODEL = "midway_pico_synthetic"
+DEFAULT_MODEL = "midway_pico"
 
 PAPER = "Hoang & Ren, arXiv 2510.05558"
 _AUTHORS_REPO = "agentic-learning-ai-lab/Midway-Network"
@@ -24,7 +27,7 @@ _CITATION = (
     "Dynamics. ICLR 2026, arXiv 2510.05558."
 )
 
-# sha256 of midway_hub/weights/midway_pico_synthetic/model.safetensors.
+# sha256 of midway_hub/weights/midway_pico/model.safetensors.
 SYNTHETIC_SHA256: str | None = "b130b6193767983cbfbf65f30dd12d87e1ac4037f97ef31400f5bfa580c1ad5c"
 
 # sha256 of midway_hub/weights/midway_pico_untrained/model.safetensors. None switches the check off.
@@ -141,7 +144,7 @@ _SYNTHETIC = {
     "target_network": "shared",
 }
 _EVALUATE = "python -m midway_hub.training evaluate"
-_OF_SYNTHETIC = "--world-size 64x64 -m midway_pico_synthetic"
+_OF_SYNTHETIC = "--world-size 64x64 -m midway_pico"
 _PLANES = "--dataset world:flow_planes_pico -s textures.sharpness=[0.5,1.0]"
 
 _ALL = (
@@ -223,7 +226,7 @@ _ALL = (
         ),
     ),
     RegistryEntry(
-        name="midway_pico_synthetic",
+        name="midway_pico",
         summary="A tiny network with flow and segmentation heads, trained on synthetic worlds; inside the package.",
         task=("features", "motion", "flow", "segmentation"),
         architecture=_SYNTHETIC,
@@ -239,7 +242,7 @@ _ALL = (
             "Synthetic worlds alone, on two CPU cores: Midway pretraining (5,000 steps of 16 pairs of moving planes), "
             "flow finetuning on planes (1,000 steps of 16) and on rich worlds (6,000), then UperNet for the worlds' "
             "own classes on the frozen encoder (2,000). All of it: `python -m midway_hub.training reproduce "
-            "midway_pico_synthetic --scale cpu`. The recipe has a full scale for one GPU, which has not been run."
+            "midway_pico --scale cpu`. The recipe has a full scale for one GPU, which has not been run."
         ),
         limits=(
             "A toy: 1.3 M parameters and a hundred minutes of training on one CPU core. It is there so that every "
@@ -256,7 +259,7 @@ _ALL = (
             "are rough.",
         ),
         pictures={
-            "midway_pico_synthetic_highway.jpg": "Flow over 0.4 s of the bundled highway clip, by `midway-hub demo`: "
+            "midway_pico_highway.jpg": "Flow over 0.4 s of the bundled highway clip, by `midway-hub demo`: "
             "out of the vanishing point, in steps of the tiles; wrong in the crown of the tree."
         },
         measured={
@@ -269,7 +272,7 @@ _ALL = (
             "flow, two pairs of FlyingChairs, never seen, EPE in pixels (standing still 4.49, DIS 1.54); CHAIRS is a "
             "folder that holds them as FlyingChairs is laid out": Measured(
                 "2.52",
-                f"{_EVALUATE} flow --dataset chairs/train --root CHAIRS -m midway_pico_synthetic --peers zero,dis",
+                f"{_EVALUATE} flow --dataset chairs/train --root CHAIRS -m midway_pico --peers zero,dis",
             ),
             "perturbation peaks, 64 held-out planes, EPE in pixels (standing still 9.67)": Measured(
                 "4.64, their soft-argmax 3.53", f"{_EVALUATE} dynamics {_PLANES} {_OF_SYNTHETIC} --worlds 64"
@@ -299,6 +302,9 @@ _ALL = (
 )
 _ENTRIES: dict[str, RegistryEntry] = {entry.name: entry for entry in _ALL}
 
+ALIASES = {"midway_pico_synthetic": "midway_pico"}
+"""Names that checkpoints had before; they still work, with a note."""
+
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     """List the registered names.
@@ -327,21 +333,24 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
 def is_name(text: object) -> bool:
     """Return whether this is the name of a registered checkpoint, and no path that exists: that would win."""
-    return isinstance(text, str) and text in list_models() and not Path(text).exists()
+    return isinstance(text, str) and (text in _ENTRIES or text in ALIASES) and not Path(text).exists()
 
 
 def get_entry(name: str) -> RegistryEntry:
     """Look a registered checkpoint up.
 
     Args:
-        name: One of `list_models()`.
+        name: One of `list_models()`, or a name that one had before.
 
     Returns:
-        The checkpoint's entry.
+        The checkpoint's entry, under the name it has now.
 
     Raises:
         UnknownModelError: There is no such name; the message lists the close ones.
     """
+    if name in ALIASES:
+        _log.warning("%s is called %s now; it has other weights, and the old name will go", name, ALIASES[name])
+        name = ALIASES[name]
     if name not in _ENTRIES:
         raise UnknownModelError(f"There is no checkpoint named {name!r}. {suggest(name)}")
     return _ENTRIES[name]

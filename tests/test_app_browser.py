@@ -144,7 +144,7 @@ def click_at(page, picker, x, y):
 
 def test_the_page_opens_and_shows_what_the_model_is_and_its_licence(page):
     assert "Apache-2.0" in page.inner_text("#mw-about")
-    assert page.get_by_label("Model and its licence").input_value() == "midway_pico_synthetic (Apache-2.0)"
+    assert page.get_by_label("Model and its licence").input_value() == "midway_pico (Apache-2.0)"
 
 
 def test_the_clip_plays(page):
@@ -457,7 +457,7 @@ def test_flow_is_read_from_the_head_where_there_is_one_and_users_keep_what_they_
     page.get_by_role("button", name="Load", exact=True).click()
     page.wait_for_function("document.querySelector('#mw-flow').innerText.includes('has no flow head')")
     assert page.get_by_label("the heatmaps' peaks").is_checked()
-    assert "midway_pico_synthetic" in page.inner_text("#mw-flow")
+    assert "midway_pico" in page.inner_text("#mw-flow")
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])

@@ -104,10 +104,10 @@ def test_the_numbers_of_parameters_are_those_of_the_network(name: str) -> None:
 
 
 def test_the_numbers_of_parameters_of_bundled_heads_are_those_of_the_network() -> None:
-    net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
+    net = MidwayNetwork.from_pretrained("midway_pico")
     heads = {"flow head": net.flow_head, "segmentation head": net.segmentation_head}
     counted = {name: sum(weight.numel() for weight in head.parameters()) for name, head in heads.items()}
-    assert dict(list(get_entry("midway_pico_synthetic").parameters.items())[2:]) == counted
+    assert dict(list(get_entry("midway_pico").parameters.items())[2:]) == counted
 
 
 def test_the_card_of_an_unknown_name_is_refused() -> None:

@@ -199,7 +199,7 @@ def test_segmentation_of_an_image_is_an_overlay_and_a_label_map(tmp_path, net, m
 @pytest.mark.parametrize("suffix", [".png", ".mp4"])
 def test_classes_of_synthetic_worlds_are_called_so_with_what_is_written(tmp_path, frames, clip, suffix):
     source = frames[0] if suffix == ".png" else clip
-    facts = facts_of("segment", source, "-o", tmp_path / f"out{suffix}", "--size", 64, "-m", "midway_pico_synthetic")
+    facts = facts_of("segment", source, "-o", tmp_path / f"out{suffix}", "--size", 64, "-m", "midway_pico")
     assert "The model was taught no class of real scenes" in facts["meaning"]
 
 
@@ -218,7 +218,7 @@ def test_the_legend_of_synthetic_worlds_has_a_heading():
 def test_the_classes_that_are_noted_are_those_of_the_worlds():
     from midway_hub.training.data.synthetic import CLASSES as OF_WORLDS
 
-    bundled = MidwayConfig.from_pretrained("midway_pico_synthetic").segmentation_head["classes"]
+    bundled = MidwayConfig.from_pretrained("midway_pico").segmentation_head["classes"]
     assert tuple(OF_WORLDS) == tuple(bundled) == WORLD_CLASSES
     assert classes_note(bundled)
     assert classes_note(("background", "ground", "wall")) is None

@@ -59,7 +59,7 @@ def test_an_interruption_outside_a_command_is_one_line_and_code_130(capsys):
             "--worlds",
             "9999",
             "-m",
-            "midway_pico_synthetic",
+            "midway_pico",
         ],
     ],
     ids=["midway-hub", "training"],

@@ -340,7 +340,7 @@ def test_a_checkpoint_without_a_flow_head_still_serves_matching():
         (("--dataset", "sintel/subval/clean"), "say where with --root FOLDER"),
         ((*WORLDS, "--world-size", "48"), "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64; got '48'"),
         ((*WORLDS, "--world-size=-64x64"), "--world-size must be HEIGHTxWIDTH in pixels, such as 64x64; got '-64x64'"),
-        (("--dataset", "world:midway_pico_synthetic"), "midway_pico_synthetic says nothing of worlds"),
+        (("--dataset", "world:midway_pico"), "midway_pico says nothing of worlds"),
         (("--dataset", "world:flow_synthetic_smal"), "did you mean flow_synthetic_small"),
         ((*WORLDS, "--peers", "raft"), "there is no peer 'raft'"),
         ((*WORLDS, "-m", "midway_pico_untrained"), "has no flow head"),

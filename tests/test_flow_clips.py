@@ -33,7 +33,7 @@ def net():
 
 @pytest.fixture(scope="module")
 def pico():
-    return MidwayNetwork.from_pretrained("midway_pico_synthetic")
+    return MidwayNetwork.from_pretrained("midway_pico")
 
 
 @pytest.fixture(scope="module")

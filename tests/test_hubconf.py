@@ -46,7 +46,7 @@ def test_entries_work_elsewhere_beside_packages_of_common_names(tmp_path):
         tmp_path,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == "(2, 64, 8, 12) False registry name midway_pico_synthetic"
+    assert ran.stdout.strip() == "(2, 64, 8, 12) False registry name midway_pico"
 
 
 def test_the_hub_and_the_package_give_equal_features(tmp_path):
@@ -56,7 +56,7 @@ def test_the_hub_and_the_package_give_equal_features(tmp_path):
         from midway_hub import MidwayNetwork
         frames = torch.randn(1, 3, 64, 64)
         by_hub = torch.hub.load({str(ROOT)!r}, "midway_pico", source="local").encode(frames).last
-        by_package = MidwayNetwork.from_pretrained("midway_pico_synthetic").encode(frames).last
+        by_package = MidwayNetwork.from_pretrained("midway_pico").encode(frames).last
         print(torch.allclose(by_hub, by_package, atol=1e-5))
         """,
         tmp_path,

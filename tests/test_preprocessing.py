@@ -38,7 +38,7 @@ from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD, get_entry
 from midway_hub.video.writer import write_video
 
-PICO = "midway_pico_synthetic"
+PICO = "midway_pico"
 FILE = "preprocessor_config.json"
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.1)
 BLACK = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
@@ -117,7 +117,7 @@ def test_a_registered_checkpoint_is_normalised_as_the_registry_says(monkeypatch)
 
 
 def test_an_unknown_name_lists_close_ones_and_a_missing_path_is_no_name(tmp_path):
-    with pytest.raises(registry.UnknownModelError, match="Did you mean 'midway_pico_synthetic'"):
+    with pytest.raises(registry.UnknownModelError, match="Did you mean 'midway_pico'"):
         MidwayImageProcessor.from_pretrained("midway_pico_synthetik")
     with pytest.raises(FileNotFoundError, match="There is no file or folder"):
         MidwayImageProcessor.from_pretrained(tmp_path / "nothing")

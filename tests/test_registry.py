@@ -13,7 +13,7 @@ NAMES = [
     "midway_vits_bdd100k",
     "midway_vitb_bdd100k",
     "midway_vits_wtvenice",
-    "midway_pico_synthetic",
+    "midway_pico",
     "midway_pico_untrained",
 ]
 
@@ -29,7 +29,7 @@ def test_a_pattern_selects_names() -> None:
 
 def test_a_task_selects_names_that_can_do_it() -> None:
     assert list_models(task="motion") == NAMES
-    assert list_models(task="flow") == ["midway_pico_synthetic"]
+    assert list_models(task="flow") == ["midway_pico"]
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:

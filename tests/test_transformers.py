@@ -133,7 +133,7 @@ def test_upernet_on_a_backbone_whose_weights_are_stored_in_another_precision(sav
 
 
 def test_upernet_on_the_bundled_checkpoints_configuration_keeps_one_precision_when_it_is_loaded_again(tmp_path):
-    backbone = AutoConfig.from_pretrained("midway_pico_synthetic", out_indices=[1, 2, 3])
+    backbone = AutoConfig.from_pretrained("midway_pico", out_indices=[1, 2, 3])
     options = {"hidden_size": 16, "pool_scales": [1, 2], "auxiliary_in_channels": 64, "num_labels": 3}
     UperNetForSemanticSegmentation(UperNetConfig(backbone_config=backbone, **options)).save_pretrained(tmp_path)
     for dtype in (None, torch.bfloat16, torch.float16):
@@ -150,7 +150,7 @@ def test_a_backbone_asked_for_in_a_precision_is_made_in_it(saved):
 def test_auto_classes_open_registry_names_without_asking_the_network(monkeypatch, tmp_path):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
     monkeypatch.chdir(tmp_path)
-    name = "midway_pico_synthetic"
+    name = "midway_pico"
     model = AutoModel.from_pretrained(name, trust_remote_code=False)
     assert model.load_report.source == f"registry name {name}"
     assert type(AutoBackbone.from_pretrained(pretrained_model_name_or_path=name, out_indices=[1])) is MidwayBackbone
@@ -167,10 +167,10 @@ def test_auto_classes_open_registry_names_without_asking_the_network(monkeypatch
 def test_a_folder_called_as_a_registry_name_is_the_folder(saved, tmp_path, monkeypatch):
     net, folder = saved
     monkeypatch.chdir(tmp_path.parent)
-    folder.rename(tmp_path.parent / "midway_pico_synthetic")
-    assert AutoModel.from_pretrained("midway_pico_synthetic").config.embed_dim == net.config.embed_dim
-    assert AutoConfig.from_pretrained("midway_pico_synthetic").embed_dim == net.config.embed_dim
-    assert MidwayConfig.from_pretrained("midway_pico_synthetic").embed_dim == net.config.embed_dim
+    folder.rename(tmp_path.parent / "midway_pico")
+    assert AutoModel.from_pretrained("midway_pico").config.embed_dim == net.config.embed_dim
+    assert AutoConfig.from_pretrained("midway_pico").embed_dim == net.config.embed_dim
+    assert MidwayConfig.from_pretrained("midway_pico").embed_dim == net.config.embed_dim
 
 
 def test_registering_twice_wraps_an_auto_class_once():

@@ -35,7 +35,7 @@ def test_the_bundled_checkpoints_pass_on_this_machine(name):
 
 @pytest.mark.parametrize("head", ["flow_head", "segmentation_head"])
 def test_a_changed_head_shows_in_the_golden_outputs(tmp_path, head):
-    net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
+    net = MidwayNetwork.from_pretrained("midway_pico")
     net.save_pretrained(tmp_path)
     save_golden(net, tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

@@ -43,7 +43,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
         config: The architecture.
 
     Example:
-        >>> net = MidwayNetwork.from_pretrained("midway_pico_synthetic")
+        >>> net = MidwayNetwork.from_pretrained("midway_pico")
         >>> frames = torch.randn(2, 3, 224, 224)
         >>> net.encode(frames).last.shape
         torch.Size([2, 64, 28, 28])

@@ -134,7 +134,7 @@ def resume(run_dir: RunDir, overrides: Overrides = None) -> None:
 
 @command(app, panel="Train")
 def reproduce(
-    name: Annotated[str, typer.Argument(help="What to make, e.g. midway_pico_synthetic, or a chain's YAML file.")],
+    name: Annotated[str, typer.Argument(help="What to make, e.g. midway_pico, or a chain's YAML file.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where everything goes; default: runs/NAME.")] = None,
     scale: Annotated[str | None, typer.Option(help="A reduced version, e.g. cpu for two cores.")] = None,
@@ -143,7 +143,7 @@ def reproduce(
 
     Stop it any time; the same command goes on where it was. Overrides hold for every stage.
 
-    Example: reproduce midway_pico_synthetic --scale cpu
+    Example: reproduce midway_pico --scale cpu
     """
     from midway_hub.training import reproduce as chains
 
