@@ -12,22 +12,23 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from encode import medians
 from flow import _status
-from midway_hub.dense.flow_fast import fast_flow
-from midway_hub.flow_peers import make_peer
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from midway_hub import MidwayNetwork
 from midway_hub.app.demo import sample_clip
 from midway_hub.dense import clip_flow
+from midway_hub.devices import native_bfloat16
+from midway_hub.flow_peers import FlowPeer, make_peer
 from midway_hub.registry import DEFAULT_MODEL
 from midway_hub.video import open_video
 
@@ -37,16 +38,14 @@ CLIP = 12
 
 def clip(size: tuple[int, int], frames: int) -> list[np.ndarray]:
     """Return frames of the bundled clip, resized."""
-    from PIL import Image
-
     with open_video(sample_clip()) as video:
         found = [video[index] for index in range(frames)]
     return [np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC)) for frame in found]
 
 
-def run(net: MidwayNetwork, frames: Sequence[np.ndarray]) -> None:
+def run(net: MidwayNetwork | FlowPeer, frames: Sequence[np.ndarray], **options: Any) -> None:
     """Estimate the flow of a clip as `midway-hub flow` does."""
-    for _ in clip_flow(net, frames):
+    for _ in clip_flow(net, frames, **options):
         pass
 
 
@@ -86,19 +85,19 @@ def main() -> None:
     nets = {name: MidwayNetwork.from_pretrained(name) for name in (arguments.before, arguments.model)}
     old, new = nets[arguments.before], nets[arguments.model]
     dis = make_peer("dis")
+    fast = MidwayNetwork.from_pretrained(arguments.model, dtype=torch.bfloat16 if native_bfloat16() else torch.float32)
     console = Console(width=110)
     for what, size, count in (("one pair", PAIR, 2), (f"a clip of {CLIP} frames", VIDEO, CLIP)):
         frames = clip(size, count)
         cases: dict[str, Callable[[], object]] = {
             "before": partial(run, old, frames),
             arguments.model: partial(run, new, frames),
-            f"{arguments.model}, fast": lambda frames=frames: list(fast_flow(new, frames)),
-            "OpenCV DIS": lambda frames=frames: [dis(a, b) for a, b in zip(frames, frames[1:], strict=False)],
+            f"{arguments.model}, fast": partial(run, fast, frames, size="half"),
+            "OpenCV DIS": partial(run, dis, frames),
         }
         title = f"{what} of {size[0]}×{size[1]}, {arguments.threads} threads, torch {torch.__version__}"
         console.print(table(cases, arguments.rounds, title, count - 1))
-    with nullcontext():
-        grown = peak_of_720p(arguments.model, arguments.threads)
+    grown = peak_of_720p(arguments.model, arguments.threads)
     console.print(f"one pair of 720×1280 takes {grown:.0f} MiB beyond the loaded network")
 
 

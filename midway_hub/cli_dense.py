@@ -27,6 +27,7 @@ from midway_hub._options import (
 )
 from midway_hub.registry import DEFAULT_MODEL
 
+FAST_UPDATES = 4
 Legend = Annotated[bool, typer.Option("--legend/--no-legend", help="Explain the colours in a corner.")]
 
 
@@ -74,13 +75,44 @@ def flow(
         ),
     ] = None,
     legend: Legend = True,
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A checkpoint: registry name, Hub repo, folder or file. Or an estimator by others: dis (OpenCV), "
+            "raft_large, raft_small (torchvision; its weights for FlyingThings, downloaded by it before, or "
+            "raft_small=FILE), ptlflow:NAME (with that package; weights under their authors' licences).",
+        ),
+    ] = DEFAULT_MODEL,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="More estimators, such as dis,raft_small: -o becomes one picture or video of the frames and every "
+            "one's flow, side by side under one scale, with its seconds a pair."
+        ),
+    ] = None,
+    both: Annotated[
+        bool,
+        typer.Option(
+            "--both", help="Write the flow back as well (NAME_backward) and what is occluded, in white (NAME_occluded)."
+        ),
+    ] = False,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Half the frames' size, four updates, bfloat16 where this device has it: less exact."
+        ),
+    ] = False,
+    updates: Annotated[
+        int | None, typer.Option(help="Updates of a correlation head; default: as the checkpoint says.")
+    ] = None,
     every: Every = 1,
     size: Annotated[
         str,
         typer.Option(
-            help="Short side in pixels that the network sees frames at, or 'own' for theirs. Default: what suits the "
-            "flow head, two of its windows or 384 pixels; a smaller size tells longer motion."
+            help="Short side in pixels that the network sees frames at, 'half', or 'own' for theirs. Default: what "
+            "suits the flow head: a correlation head takes them as they are, another two of its windows or 384 pixels."
         ),
     ] = "default",
     tile: TileText = "default",
@@ -94,12 +126,18 @@ def flow(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Write the optical flow between two images, of videos, or of folders of frames, at the frames' own size."""
+    """Write the optical flow between two images, of videos, or of folders of frames, at the frames' own size.
+
+    Of a video every frame is encoded once, and the flow before, carried on, is where the next one starts.
+    """
     from midway_hub.dense import FlowLook, find_flow_sources, write_flow_folder, write_pair_flow, write_video_flow
 
     found = find_flow_sources(fetched(inputs))
     look = FlowLook(max_flow, arrows, legend, side_by_side)
+    if fast:
+        size, dtype = _fast(size, dtype, model, device, as_json=as_json)
     windows: dict[str, Any] = {"size": _flow_size(size), "tile": tile_of(tile), "overlap": overlap}
+    windows |= {name: value for name, value in (("updates", updates), ("both", both)) if value}
     film = {"every": every, "reader": reader, "look": look, **windows}
     to_folder = out.is_dir() or not out.suffix
     if (kitti or picture) and (to_folder or found[0].clip):
@@ -110,8 +148,15 @@ def flow(
         raise ValueError(
             f"-o {out} is one file, and there is more than one video or pair; name a folder: -o {out.stem}"
         )
-    net = load_network(model, dtype=dtype, device=device, offline=offline)
-    if found[0].pairs and not to_folder:
+    net = _estimator(model, dtype=dtype, device=device, offline=offline)
+    if fast and net.has_flow_head and net.flow_head.config.kind == "correlation":
+        windows.setdefault("updates", FAST_UPDATES)
+    if compare is not None:
+        if to_folder or both:
+            raise ValueError("--compare writes one picture or video: -o FILE.png or FILE.mp4, without --both")
+        others = {name: _estimator(name, dtype=dtype, device=device, offline=offline) for name in _names(compare)}
+        facts = _compared({model: net, **others}, found[0], out, windows, every, reader, max_flow)
+    elif found[0].pairs and not to_folder:
         facts = write_pair_flow(net, found[0].pairs[0], out, kitti=kitti, picture=picture, look=look, **windows)
     else:
         with console.step_bars() as bars:
@@ -125,8 +170,58 @@ def flow(
     _tell(facts, as_json=as_json)
 
 
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError("--compare names estimators, such as dis,raft_small")
+    return names
+
+
+def _estimator(name: str, *, dtype: str, device: str | None, offline: bool) -> Any:
+    """Load a checkpoint, or make an estimator by others."""
+    from midway_hub.devices import choose_device
+    from midway_hub.flow_peers import is_peer, make_peer
+
+    if is_peer(name) and not Path(name).exists():
+        return make_peer(name, device=choose_device(device))
+    return load_network(name, dtype=dtype, device=device, offline=offline)
+
+
+def _fast(size: str, dtype: str, model: str, device: str | None, *, as_json: bool) -> tuple[str, str]:
+    """Choose what is fast where nothing was chosen, and say what."""
+    from midway_hub.devices import choose_device, native_bfloat16
+    from midway_hub.flow_peers import is_peer
+
+    if is_peer(model):
+        raise ValueError(f"--fast is of checkpoints; {model} runs as it is")
+    size = "half" if size == "default" else size
+    dtype = "bfloat16" if dtype == "float32" and native_bfloat16(choose_device(device)) else dtype
+    if not as_json:
+        console.warning(f"fast: size {size}, {dtype}")
+    return size, dtype
+
+
+def _compared(
+    nets: dict[str, Any],
+    source: Any,
+    out: Path,
+    windows: dict[str, Any],
+    every: int,
+    reader: str,
+    largest: float | None,
+) -> dict[str, Any]:
+    from midway_hub import MidwayNetwork
+    from midway_hub.dense.comparison import compare_pair, compare_video
+
+    estimators = {name: (net, windows if isinstance(net, MidwayNetwork) else {}) for name, net in nets.items()}
+    if source.pairs:
+        return compare_pair(estimators, source.pairs[0], out, largest=largest)
+    with console.step_bars() as bars:
+        return compare_video(estimators, source.clip, out, every=every, reader=reader, largest=largest, progress=bars)
+
+
 def _flow_size(text: str) -> Any:
-    if text in ("default", "own"):
+    if text in ("default", "own", "half"):
         return None if text == "own" else text
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"--size must be a number of pixels, or 'own' for the frames' own size, got {text!r}")
@@ -140,7 +235,11 @@ def _tell(facts: dict[str, Any], *, as_json: bool) -> None:
     else:
         said = dict(facts)
         note, failed = said.pop("note", None), said.pop("failed", {})
+        compared = said.pop("compared", {})
         console.facts(said)
+        if compared:
+            rows = [[name, *map(str, figures.values())] for name, figures in compared.items()]
+            console.table("compared", ["estimator", "seconds", "mean flow", "distance to the first"], rows)
         if note:
             console.warning(note)
         for name, reason in failed.items():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
+
+CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Names of x86's and Arm's commands for it, as Linux lists them."""
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -49,6 +53,20 @@ def checked_device(device: str | torch.device | int) -> torch.device:
     if chosen.type not in counts or (chosen.index or 0) >= counts[chosen.type]:
         raise ValueError(f"device {str(device)!r} is not available here; {_advice()}")
     return torch.device("cpu") if chosen.type == "cpu" else chosen
+
+
+def native_bfloat16(device: torch.device | str = "cpu") -> bool:
+    """Return whether a device has commands for bfloat16, with which it computes faster than in float32."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    return not CPU_BFLOAT16.isdisjoint(flags)
 
 
 def whole_number(variable: str, default: int) -> int:

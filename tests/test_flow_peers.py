@@ -10,11 +10,12 @@ from conftest import make_tiny_net
 from evaluation_sets import shifted_pairs
 from midway_hub.training.evaluation.flow.estimators import Resized, ZeroMotion, resize_flow
 from midway_hub.training.evaluation.flow.networks import FeatureMatching, NetworkFlow
-from midway_hub.training.evaluation.flow.peers import DIS, RAFT, build_peers
+from midway_hub.training.evaluation.flow.peers import build_peers
 from midway_hub.training.evaluation.weights import weights_digest
 from torchvision.models.optical_flow import Raft_Small_Weights
 
 from midway_hub import MidwayNetwork
+from midway_hub.flow_peers import DIS, RAFT
 from midway_hub.models.network import MissingHeadError
 from midway_hub.processing import MidwayImageProcessor
 
@@ -253,7 +254,7 @@ def test_peers_are_built_by_name_in_order(tiny_net):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["raft"], "there is no peer 'raft'; there are: zero, dis, raft_large, raft_small, matching"),
+        (["raft"], "there is no peer 'raft'; there are: zero, matching, dis, raft_large, raft_small, ptlflow:NAME"),
         (["matching"], "matching compares features of a network; give a model"),
         (["zero=file.pth"], "the peer zero takes no weights"),
         (["raft_large"], r"raft_large needs weights, and there are none at .*raft_large_C_T_SKHT_V2-\w+\.pth: name a"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise, tee
 from typing import Any, Literal
 
@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from midway_hub.dense.reach import FlowSize, flow_reach, flow_size, is_out_of_reach
+from midway_hub.flow_peers import FlowPeer
 from midway_hub.models.flow import Tile
 from midway_hub.models.network import MidwayNetwork
-from midway_hub.processing import Geometry, MidwayImageProcessor
+from midway_hub.models.occlusion import occluded
+from midway_hub.processing import Geometry, MidwayImageProcessor, load_frame
 
 
 @dataclass(frozen=True)
@@ -22,31 +24,37 @@ class FlowEstimate:
 
     Attributes:
         flow: (H, W, 2) float32 in pixels of the frames, x to the right, then y downwards.
-        reach: How far motion may go, in pixels of the frames, to be told by this network at this size.
+        reach: How far motion may go, in pixels of the frames, to be told by this network at this size; None: not known.
         out_of_reach: Whether it probably went further, see `is_out_of_reach`.
+        backward: (H, W, 2) float32, the flow back, where both were asked for.
+        occluded: (H, W) bool, pixels that the other frame does not show, by the disagreement of both.
     """
 
     flow: np.ndarray
-    reach: float
+    reach: float | None
     out_of_reach: bool
+    backward: np.ndarray | None = None
+    occluded: np.ndarray | None = None
 
 
 def flow_between(
-    net: MidwayNetwork,
+    net: MidwayNetwork | FlowPeer,
     frames: Sequence[Any],
     *,
     size: FlowSize = "default",
     tile: Tile = "default",
     overlap: float | None = None,
+    updates: int | None = None,
 ) -> np.ndarray:
     """Estimate the flow from one frame to another.
 
     Args:
-        net: A network with a flow head.
+        net: A network with a flow head, or an estimator by others, which sees frames at their own size.
         frames: Two frames of one size, each as for `MidwayImageProcessor`.
         size: Short side in pixels that the network sees the frames at; default: as `flow_size` says; None: their own.
         tile: As for `MidwayNetwork.flow`.
         overlap: As for `MidwayNetwork.flow`.
+        updates: As for `MidwayNetwork.flow`.
 
     Returns:
         (H, W, 2) float32 in pixels of the frames, x to the right, then y downwards.
@@ -57,27 +65,33 @@ def flow_between(
     """
     if len(frames) != 2:
         raise ValueError(f"flow is between two frames, got {len(frames)}")
-    (estimate,) = clip_flow(net, frames, size=size, tile=tile, overlap=overlap)
+    (estimate,) = clip_flow(net, frames, size=size, tile=tile, overlap=overlap, updates=updates)
     return estimate.flow
 
 
 @torch.inference_mode()
 def clip_flow(
-    net: MidwayNetwork,
+    net: MidwayNetwork | FlowPeer,
     frames: Iterable[Any],
     *,
     size: FlowSize = "default",
     tile: Tile = "default",
     overlap: float | None = None,
+    updates: int | None = None,
+    both: bool = False,
 ) -> Iterator[FlowEstimate]:
     """Estimate the flow between frames that follow each other, as they come, in one pass; memory is that of a pair.
 
+    A correlation head starts from the flow before, carried on.
+
     Args:
-        net: A network with a flow head.
+        net: A network with a flow head, or an estimator by others, which sees frames at their own size.
         frames: Frames of one size, each as for `MidwayImageProcessor`.
         size: As for `flow_between`.
         tile: As for `flow_between`.
         overlap: As for `flow_between`.
+        updates: As for `flow_between`.
+        both: Estimate the flow back, too, and tell by both what is occluded.
 
     Yields:
         The flow from the first frame to the second, from the second to the third, and so on.
@@ -86,6 +100,10 @@ def clip_flow(
         ValueError: Frames of different sizes; and as `MidwayNetwork.flow`.
         MissingHeadError: The network has no flow head.
     """
+    if not isinstance(net, MidwayNetwork):
+        asked = {"size": size, "tile": tile, "overlap": overlap, "updates": updates}
+        yield from _of_peer(net, frames, both, asked)
+        return
     net.require_flow_head()
     coming = iter(frames)
     first = next(coming, None)
@@ -95,15 +113,43 @@ def clip_flow(
     seen, shown = tee(_model_inputs(net, processor, geometry, chain([first], coming)))
     reach = flow_reach(net, tile)
     placement = geometry.placements[0]
-    for (source, target), output in zip(
-        pairwise(shown), net.flow_of_clip(seen, tile=tile, overlap=overlap), strict=True
-    ):
-        own = processor.undo_flow(output.flow, geometry)
-        yield FlowEstimate(
-            own[0].movedim(0, -1).float().cpu().numpy(),
+    outputs = net.flow_of_clip(seen, tile=tile, overlap=overlap, updates=updates, both=both)
+    for (source, target), output in zip(pairwise(shown), outputs, strict=True):
+        estimate = FlowEstimate(
+            _channels_last(processor.undo_flow(output.flow, geometry)),
             reach * min(placement.source) / min(placement.resized),
             is_out_of_reach(source, target, output.flow, reach),
         )
+        if output.backward is not None:
+            estimate = with_backward(estimate, _channels_last(processor.undo_flow(output.backward, geometry)))
+        yield estimate
+
+
+def with_backward(estimate: FlowEstimate, backward: np.ndarray) -> FlowEstimate:
+    """Add the flow back (H, W, 2) and what both say is occluded."""
+    forward, back = (torch.from_numpy(flow).movedim(-1, 0)[None] for flow in (estimate.flow, backward))
+    return replace(estimate, backward=backward, occluded=occluded(forward, back)[0].numpy())
+
+
+def _of_peer(peer: FlowPeer, frames: Iterable[Any], both: bool, asked: dict[str, Any]) -> Iterator[FlowEstimate]:
+    given = [name for name, value in asked.items() if value not in ("default", None)]
+    if given:
+        raise ValueError(f"{peer.name} has no {' and no '.join(given)}: it sees whole frames at their own size")
+    pixels = map(_as_pixels, frames)
+    for first, second in pairwise(pixels):
+        if first.shape != second.shape:
+            raise ValueError(f"the frames must be of one size (height×width): {first.shape[:2]} and {second.shape[:2]}")
+        estimate = FlowEstimate(np.moveaxis(peer(first, second), 0, -1), None, False)
+        yield with_backward(estimate, np.moveaxis(peer(second, first), 0, -1)) if both else estimate
+
+
+def _as_pixels(frame: Any) -> np.ndarray:
+    """Turn a frame, as for `MidwayImageProcessor`, into (H, W, 3) uint8."""
+    return (load_frame(frame).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+
+
+def _channels_last(flow: torch.Tensor) -> np.ndarray:
+    return flow[0].movedim(0, -1).float().cpu().numpy()
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from midway_hub.dense.writing import (
 )
 from midway_hub.drawing import inset
 from midway_hub.flow_io import FLOW_SUFFIXES, draw_arrows, flow_picture, flow_wheel, write_flow
+from midway_hub.flow_peers import FlowPeer
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.processing import load_frame
 from midway_hub.video.writer import check_video_ending, write_video
@@ -67,7 +68,7 @@ DEFAULT_LOOK = FlowLook()
 
 
 def write_pair_flow(
-    net: MidwayNetwork,
+    net: MidwayNetwork | FlowPeer,
     images: Sequence[str | Path],
     out: str | Path,
     *,
@@ -78,14 +79,16 @@ def write_pair_flow(
 ) -> dict[str, Any]:
     """Write the flow from one image to another: as numbers, as a picture, or both.
 
+    With `both`, FLOW_backward.flo holds the flow back; FLOW_occluded.png is white where the target hides the source.
+
     Args:
-        net: A network with a flow head.
+        net: A network with a flow head, or an estimator by others.
         images: Two image files of one size.
         out: A file of numbers (.flo .pfm .flo5 .npy .npz), or a colour picture (.png .jpg .webp).
         kitti: Whether a .png is KITTI's 16-bit file of numbers, no picture.
         picture: Where to write a colour picture as well.
         look: How the picture looks.
-        **estimation: `size`, `tile` and `overlap`, as for `flow_between`.
+        **estimation: `size`, `tile`, `overlap`, `updates` and `both`, as for `clip_flow`.
 
     Returns:
         What was written, the longest and the mean flow in pixels, and how far the network reaches at this size; a
@@ -96,7 +99,8 @@ def write_pair_flow(
         OSError: An image cannot be read, or a file cannot be written.
     """
     as_numbers = _holds_numbers(Path(out), kitti=kitti)
-    check_places(images, (out, picture))
+    beside = [] if not estimation.get("both") else both_files(Path(out), as_numbers)
+    check_places(images, (out, picture, *beside))
     pictures = [checked_picture(path) for path in (None if as_numbers else out, picture) if path is not None]
     frames = load_pair(images)
     (estimate,) = clip_flow(net, frames, **estimation)
@@ -106,22 +110,40 @@ def write_pair_flow(
         write_flow(out, flow)
     for path in pictures:
         save_picture(look.picture(flow, largest, as_pixels(frames[0])), path)
+    if estimate.backward is not None and estimate.occluded is not None:
+        back = look.picture(estimate.backward, largest, as_pixels(frames[1]))
+        write_both(beside, estimate.backward, estimate.occluded, back)
     lengths = vector_lengths(flow)
     return {
         "out": str(out),
+        **({"both": list(map(str, beside))} if beside else {}),
         "holds": "flow in pixels" if as_numbers else f"colours, full at {largest:.3g} pixels",
         "pictures": list(map(str, pictures)),
         "height": flow.shape[0],
         "width": flow.shape[1],
         "mean_flow": round(float(lengths.mean()), 3),
         "longest_flow": round(float(lengths.max()), 3),
-        "reach": round(estimate.reach, 1),
-        **reach_notes(int(estimate.out_of_reach), 1, estimate.reach),
+        **reach_facts(estimate.reach, int(estimate.out_of_reach), 1),
     }
 
 
+def both_files(path: Path, as_numbers: bool) -> list[Path]:
+    """Return where the flow back and the occluded pixels are written, beside the flow's own file."""
+    ending = path.suffix if as_numbers or path.suffix.lower() in PICTURE_SUFFIXES else ".flo"
+    return [path.with_name(f"{path.stem}_backward{ending}"), path.with_name(f"{path.stem}_occluded.png")]
+
+
+def write_both(files: Sequence[Path], backward: np.ndarray, occluded: np.ndarray, picture: Image.Image) -> None:
+    """Write the flow back, as numbers or as its picture, and the occluded pixels in white."""
+    if files[0].suffix.lower() in PICTURE_SUFFIXES:
+        save_picture(picture, files[0])
+    else:
+        write_flow(files[0], backward)
+    save_picture(Image.fromarray(np.where(occluded, 255, 0).astype(np.uint8)), files[1])
+
+
 def write_video_flow(
-    net: MidwayNetwork,
+    net: MidwayNetwork | FlowPeer,
     video: str | Path,
     out: str | Path,
     *,
@@ -134,7 +156,7 @@ def write_video_flow(
     """Write the flow of a video as a video of colours, in one pass: frames are read and encoded once.
 
     Args:
-        net: A network with a flow head.
+        net: A network with a flow head, or an estimator by others.
         video: A video file, or a folder of pictures named by their numbers.
         out: An .mp4, .webm or .gif. Its n-th picture is the flow from the n-th kept frame to the next.
         every: Take every k-th frame.
@@ -154,12 +176,16 @@ def write_video_flow(
     """
     check_video_ending(Path(out))
     check_places([video], [out])
-    net.require_flow_head()
+    if isinstance(net, MidwayNetwork):
+        net.require_flow_head()
+    if estimation.get("both"):
+        raise ValueError(f"flow back and occlusions are files of their own, {out} is one video: name a folder")
     with open_frames(video, start=0, every=every, reader=reader) as clip:
         total, fps = len(clip.names) - 1, clip.fps / every
         if total < 1:
             raise ValueError(f"{video} has too few frames: every {every} of them gives one; flow needs two")
-        scale, reach, beyond = ColourScale(look.largest), 0.0, 0
+        scale, beyond = ColourScale(look.largest), 0
+        reach: float | None = None
 
         def pictures() -> Iterator[np.ndarray]:
             nonlocal reach, beyond
@@ -169,14 +195,20 @@ def write_video_flow(
                 yield np.asarray(look.picture(estimate.flow, scale.of(estimate.flow), frame))
 
         done = write_video(out, pictures(), fps=fps, progress=lambda done: progress("flow", done, total))
-    facts = {"out": str(out), "pairs": done, "fps": round(fps, 3), **scale_facts(scale), "reach": round(reach, 1)}
-    return {**facts, **reach_notes(beyond, done, reach, clip.note)}
+    facts = {"out": str(out), "pairs": done, "fps": round(fps, 3), **scale_facts(scale)}
+    return {**facts, **reach_facts(reach, beyond, done, clip.note)}
 
 
 def scale_facts(scale: ColourScale) -> dict[str, Any]:
     """Say what the full colours of a clip stand for at its end, and from which pair on they stood for what."""
     grew = {"colours_grew": {f"from pair {pair}": step for pair, step in scale.steps.items()}}
     return {"colours_full_at": float(f"{scale.largest:.4g}"), **(grew if len(scale.steps) > 1 else {})}
+
+
+def reach_facts(reach: float | None, beyond: int, pairs: int, *notes: str) -> dict[str, Any]:
+    """Say how far the network reaches, where that is known, and what users should know."""
+    known = {} if reach is None else {"reach": round(reach, 1)}
+    return {**known, **reach_notes(beyond, pairs, reach or 0.0, *notes)}
 
 
 def reach_notes(beyond: int, pairs: int, reach: float, *notes: str) -> dict[str, str]:

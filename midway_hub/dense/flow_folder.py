@@ -18,14 +18,24 @@ from PIL import Image
 from midway_hub._durable import whole_file
 from midway_hub.dense.colour_scale import ColourScale
 from midway_hub.dense.estimates import FlowEstimate, clip_flow
-from midway_hub.dense.flow_files import DEFAULT_LOOK, FlowLook, as_pixels, common_scale, load_pair, reach_notes
+from midway_hub.dense.flow_files import (
+    DEFAULT_LOOK,
+    FlowLook,
+    as_pixels,
+    both_files,
+    common_scale,
+    load_pair,
+    reach_notes,
+    write_both,
+)
 from midway_hub.dense.flow_sources import RECORD, FlowSource
 from midway_hub.dense.folder_record import LOOK, claim_folder, fingerprint_files
 from midway_hub.dense.propagated_files import open_frames
 from midway_hub.dense.writing import PICTURE_SUFFIXES, Progress, no_progress, save_picture
 from midway_hub.extraction.plan import output_folder
 from midway_hub.extraction.provenance import network_digest
-from midway_hub.flow_io import FLOW_SUFFIXES, read_flow, write_flow
+from midway_hub.flow_io import FLOW_SUFFIXES, flow_picture, read_flow, write_flow
+from midway_hub.flow_peers import FlowPeer
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.video import VideoError
 
@@ -33,6 +43,8 @@ logger = logging.getLogger("midway_hub")
 
 COLOURS = "colours.json"
 KITTI = "kitti"
+LATER = ("updates", "both")
+"""Options that folders of before had none of: they are noted where they are used."""
 FORMATS = (*dict.fromkeys(suffix[1:] for suffix in (*FLOW_SUFFIXES, *PICTURE_SUFFIXES) if suffix != ".jpeg"), KITTI)
 FAILURES = (VideoError, ValueError, torch.OutOfMemoryError, FileNotFoundError, Image.UnidentifiedImageError)
 
@@ -56,7 +68,7 @@ class FlowFolder:
     skipped: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     beyond: int = 0
-    reach: float = 0.0
+    reach: float | None = None
     notes: list[str] = field(default_factory=list)
 
     def count(self, estimate: FlowEstimate) -> None:
@@ -70,13 +82,13 @@ class FlowFolder:
             "pairs": self.done,
             "finished_before": self.skipped,
             "failed": self.failed,
-            "reach": round(self.reach, 1) if self.done else None,
-            **reach_notes(self.beyond, self.done, self.reach, *self.notes),
+            "reach": None if self.reach is None else round(self.reach, 1),
+            **reach_notes(self.beyond, self.done, self.reach or 0.0, *self.notes),
         }
 
 
 def write_flow_folder(
-    net: MidwayNetwork,
+    net: MidwayNetwork | FlowPeer,
     sources: Sequence[FlowSource],
     out: str | Path,
     *,
@@ -93,10 +105,11 @@ def write_flow_folder(
     Files are named after the first frame: by its number in a video, by its own name in a folder of frames; pairs of a
     list by their place in it. A file appears when it is whole, and one that is there, and can be read, is not made
     again: a run that was stopped goes on. `flow.json` keeps what the files were made of and how, and refuses others.
-    The scale of a clip's pictures goes on where it was; `colours.json` has it by frame.
+    The scale of a clip's pictures goes on where it was; `colours.json` has it by frame. With `both`, 00000_backward.flo
+    holds the flow back, and 00000_occluded.png is white where the next frame does not show this one.
 
     Args:
-        net: A network with a flow head.
+        net: A network with a flow head, or an estimator by others.
         sources: From `find_flow_sources`.
         out: A folder; made if need be.
         formats: Of `FORMATS`, any number: files of numbers, pictures, or `"kitti"` (16-bit .png of numbers).
@@ -116,7 +129,8 @@ def write_flow_folder(
         MissingHeadError: The network has no flow head.
         OSError: A file cannot be written.
     """
-    net.require_flow_head()
+    if isinstance(net, MidwayNetwork):
+        net.require_flow_head()
     suffixes = _suffixes(formats)
     folder = output_folder(out)
     _check_not_input(folder, sources)
@@ -139,7 +153,7 @@ def write_flow_folder(
 class _Work:
     """One source on its way to its files; `suffixes` tells by ending whether it holds numbers."""
 
-    net: MidwayNetwork
+    net: MidwayNetwork | FlowPeer
     source: FlowSource
     folder: Path
     suffixes: Mapping[str, bool]
@@ -161,7 +175,7 @@ class _Work:
         for stretch in _stretches(missing):
             estimates = self._clip(stretch, names) if self.source.clip else self._list(stretch, result)
             for number, frame, estimate, largest in estimates:
-                self._write(names[number], frame, estimate.flow, largest)
+                self._write(names[number], frame, estimate, largest)
                 result.count(estimate)
                 done += 1
                 progress(done, len(names))
@@ -182,7 +196,7 @@ class _Work:
 
     def _check_folder(self, names: Sequence[str]) -> None:
         """Refuse a folder whose other files would be taken for those of this run."""
-        ours = {f"{name}{suffix}" for name in names for suffix in self.suffixes}
+        ours = {path.name for name in names for path in self._files(name)}
         there = (path.name for path in self.folder.glob("*") if path.suffix in self.suffixes)
         if others := sorted({*there} - ours):
             raise ValueError(
@@ -220,16 +234,31 @@ class _Work:
                     _write_steps(place, {name: steps[name] for name in names if name in steps})
                 yield number, frame, estimate, largest
 
-    def _write(self, name: str, frame: np.ndarray, flow: np.ndarray, largest: float) -> None:
+    def _write(self, name: str, frame: np.ndarray, estimate: FlowEstimate, largest: float) -> None:
+        if estimate.backward is not None and estimate.occluded is not None:
+            back = flow_picture(estimate.backward, largest=largest)
+            write_both(self._beside(name), estimate.backward, estimate.occluded, back)
         for suffix, numbers in self.suffixes.items():
             path = self.folder / f"{name}{suffix}"
             if numbers:
-                write_flow(path, flow)
+                write_flow(path, estimate.flow)
             else:
-                save_picture(self.look.picture(flow, largest, frame), path)
+                save_picture(self.look.picture(estimate.flow, largest, frame), path)
+
+    def _files(self, name: str) -> dict[Path, bool]:
+        """The files of a pair, and whether each holds numbers."""
+        files = {self.folder / f"{name}{suffix}": numbers for suffix, numbers in self.suffixes.items()}
+        if self.estimation.get("both"):
+            backward, occluded = self._beside(name)
+            files |= {backward: backward.suffix not in PICTURE_SUFFIXES, occluded: False}
+        return files
+
+    def _beside(self, name: str) -> list[Path]:
+        suffix, numbers = max(self.suffixes.items(), key=lambda entry: entry[1])
+        return both_files(self.folder / f"{name}{suffix}", numbers)
 
     def _is_whole(self, name: str) -> bool:
-        return all(_is_whole(self.folder / f"{name}{suffix}", numbers) for suffix, numbers in self.suffixes.items())
+        return all(_is_whole(path, numbers) for path, numbers in self._files(name).items())
 
 
 def _check_not_input(folder: Path, sources: Sequence[FlowSource]) -> None:
@@ -259,11 +288,18 @@ def _suffixes(formats: Sequence[str]) -> dict[str, bool]:
 
 
 def _request(
-    net: MidwayNetwork, suffixes: Mapping[str, bool], every: int, look: FlowLook, estimation: Mapping[str, Any]
+    net: MidwayNetwork | FlowPeer,
+    suffixes: Mapping[str, bool],
+    every: int,
+    look: FlowLook,
+    estimation: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the files depend on beside their frames; further formats may be added later."""
     drawn = {} if all(suffixes.values()) else {LOOK: [look.largest, look.arrows, look.legend, look.beside]}
     asked = {"size": "default", "tile": "default", "overlap": None, **estimation}
+    asked = {name: value for name, value in asked.items() if name not in LATER or value not in (None, False)}
+    if not isinstance(net, MidwayNetwork):
+        return {"estimator": dict(net.settings), "every": every, **asked, **drawn}
     dtype = str(net.dtype).removeprefix("torch.")
     return {"network_sha256": network_digest(net), "dtype": dtype, "every": every, **asked, **drawn}
 

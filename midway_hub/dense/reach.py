@@ -13,13 +13,15 @@ from midway_hub.models.correlation.head import STRIDE
 from midway_hub.models.flow import Tile, flow_window
 from midway_hub.models.network import MidwayNetwork
 
-FlowSize = int | Literal["default"] | None
-"""Short side in pixels that a network sees frames at, `"default"` for what suits its flow head, None for their own."""
+FlowSize = int | Literal["default", "half"] | None
+"""Short side in pixels that a network sees frames at, `"default"` for what suits its flow head, `"half"` for half of
+theirs but no less than 64, None for their own."""
 
 WINDOWS = 2
 """Of a head that looks through windows, along the short side; `benchmarks/flow_size.py` measures what it is worth."""
 LARGEST = 384
 """Short side in pixels of the frames that flow heads are trained on, or a little more (paper, App. B.4: 320)."""
+LEAST_HALF = 64
 REACH = 1 / 8
 """Share of a window's side that motion is found up to; beyond it, estimates fall behind and then get lost."""
 NEAR = 0.8
@@ -39,6 +41,8 @@ def flow_size(net: MidwayNetwork, frame: tuple[int, int], size: FlowSize = "defa
         size: What was asked for.
         tile: As for `MidwayNetwork.flow`.
     """
+    if size == "half":
+        return min(max(LEAST_HALF, min(frame) // 2), min(frame))
     if size != "default":
         return min(frame) if size is None else size
     if isinstance(net.flow_head.config, CorrelationHeadConfig):

@@ -26,7 +26,10 @@ def network_digest(net: MidwayNetwork) -> str:
     Returns:
         Hexadecimal sha256.
     """
-    digest = hashlib.sha256(json.dumps([getattr(net.config, name) for name in _NOT_IN_SHAPES]).encode())
+    numbers = [getattr(net.config, name) for name in _NOT_IN_SHAPES]
+    if net.config.flow_head and net.config.flow_head["kind"] == "correlation":
+        numbers.append(net.config.flow_head)
+    digest = hashlib.sha256(json.dumps(numbers).encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

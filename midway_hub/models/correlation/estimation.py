@@ -58,7 +58,9 @@ class CorrelationFlow:
         )
         small = frames
         if frames.shape[-2:] != size:
-            small = F.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True)
+            # Without half precision: torch has no such resizing of bfloat16 on CPUs.
+            small = F.interpolate(frames.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+            small = small.to(frames.dtype)
         tokens = self._encode(small, network)
         grid = (size[0] // self.net.config.patch_size, size[1] // self.net.config.patch_size)
         last = tokens[self.net.config.depth - 1][:, 1:].transpose(1, 2).unflatten(2, grid)

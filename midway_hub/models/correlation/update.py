@@ -33,8 +33,8 @@ class Update(nn.Module):
 
     def forward(self, hidden: Tensor, context: Tensor, correlations: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next hidden state, and what is to be added to flow (B, 2, h, w), in fp32."""
-        seen = F.relu(self.correlation2(F.relu(self.correlation1(correlations))))
-        moved = F.relu(self.flow2(F.relu(self.flow1(flow))))
+        seen = F.relu(self.correlation2(F.relu(self.correlation1(correlations.to(hidden.dtype)))))
+        moved = F.relu(self.flow2(F.relu(self.flow1(flow.to(hidden.dtype)))))
         motion = F.relu(self.motion(torch.cat([seen, moved], 1)))
         inputs = torch.cat([context, motion, flow.to(motion.dtype)], 1)
         update, reset = self.gates(torch.cat([hidden, inputs], 1)).sigmoid().chunk(2, 1)
