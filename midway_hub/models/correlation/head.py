@@ -19,7 +19,7 @@ from midway_hub.models._heads import Head
 from midway_hub.models.correlation.layers import DetailPyramid, conv
 from midway_hub.models.correlation.sampling import places, resize_flow, upsample_convex
 from midway_hub.models.correlation.update import MASK_SCALE, Refinement, Update
-from midway_hub.models.correlation.volume import correlation
+from midway_hub.models.correlation.volume import Correlations
 from midway_hub.outputs import Motion
 
 STRIDE = 8
@@ -129,11 +129,11 @@ class CorrelationHead(Head):
         fine = upsample_convex(flow, MASK_SCALE * self.weights(hidden), 2)
         return FlowSequence(tuple(coarse), self._refined(source, target, hidden, fine))
 
-    def _matching(self, source: SeenFrame, target: SeenFrame):  # type: ignore[no-untyped-def]
+    def _matching(self, source: SeenFrame, target: SeenFrame) -> tuple[Correlations, Tensor]:
         mean = (source.match.mean((2, 3), keepdim=True) + target.match.mean((2, 3), keepdim=True)).float() / 2
         ours = unit(source.match.float() - mean) * self.log_scale.exp()
         theirs = unit(target.match.float() - mean)
-        lookup = correlation(ours, theirs, levels=self.config.levels, radius=self.config.radius)
+        lookup = Correlations(ours, theirs, levels=self.config.levels, radius=self.config.radius)
         if self.config.first == "matching":
             return lookup, global_matching(ours, theirs)
         return lookup, torch.zeros(len(ours), 2, *ours.shape[-2:], device=ours.device)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LARGEST_VOLUME = 7_000
-"""Places at 1/8 (of frames up to about half a megapixel) whose correlations with all others are kept in memory."""
-GATHERED = 2**24
-"""Numbers that windows looked up on demand may take at a time."""
+LARGEST_VOLUME = 2**26
+"""Correlations of one level that are kept in memory, 256 MiB; level 0 of frames above half a megapixel has more."""
+GATHERED = 2**20
+"""Numbers that windows looked up on demand take at a time: few enough to stay in a CPU's cache."""
 
 
-class Lookup(Protocol):
-    """Correlations of every place with a window of others, at every level of a pyramid."""
+class Correlations:
+    """Correlations of every place with a window of others, at every level of a pyramid over the target.
 
-    def __call__(self, places: Tensor, /) -> Tensor:
-        """Map places (B, 2, h, w), x then y in cells, to (B, levels * (2r + 1)^2, h, w)."""
-        ...
-
-
-def correlation(source: Tensor, target: Tensor, *, levels: int, radius: int) -> Lookup:
-    """Return what looks correlations up; both kinds give the same numbers.
+    As correlations are linear, means over squares of the target's cells are correlations with means of its features.
+    What a level keeps depends on how much it would be: both kinds give the same numbers.
 
     Args:
         source: (B, C, h, w).
@@ -31,59 +24,64 @@ def correlation(source: Tensor, target: Tensor, *, levels: int, radius: int) -> 
         levels: Levels of the pyramid, each of half the size of the one before.
         radius: Cells to each side of a window.
     """
-    if source.shape[-2] * source.shape[-1] <= LARGEST_VOLUME:
-        return AllPairs(source, target, levels, radius)
-    return OnDemand(source, target, levels, radius)
 
-
-class AllPairs:
-    """Keeps the whole volume, (B h w) x (h w), and its pyramid over the target: fast; memory grows as the square.
-
-    As correlations are linear, means over squares of the target's cells are correlations with means of its features.
-    """
-
-    def __init__(self, source: Tensor, target: Tensor, levels: int, radius: int) -> None:
+    def __init__(self, source: Tensor, target: Tensor, *, levels: int, radius: int) -> None:
         self.radius = radius
         ours = source.flatten(2).transpose(1, 2)
-        self.levels = [(ours @ level.flatten(2)).float().flatten(0, 1) for level in pooled(target, levels)]
-        self.sizes = [(level.shape[-2], level.shape[-1]) for level in pooled(target[:1, :1], levels)]
+        kept = len(source) * ours.shape[1]
+        self.levels = [
+            (KeptLevel if kept * level.shape[-2] * level.shape[-1] <= LARGEST_VOLUME else LevelOnDemand)(ours, level)
+            for level in pooled(target, levels)
+        ]
 
     def __call__(self, places: Tensor) -> Tensor:
+        """Map places (B, 2, h, w), x then y in cells, to (B, levels * (2r + 1)^2, h, w)."""
         batch, _, height, width = places.shape
         points = places.permute(0, 2, 3, 1).reshape(-1, 2)
-        found = []
-        for level, (volume, size) in enumerate(zip(self.levels, self.sizes, strict=True)):
-            window = Window(points, level, self.radius, *size)
-            found.append(window.interpolated(volume.gather(1, window.cells)))
+        found = [level.windows(points, index, self.radius) for index, level in enumerate(self.levels)]
         return torch.cat(found, 1).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-class OnDemand:
-    """Keeps the target's features alone and correlates with a window's when asked: memory grows as the frame does."""
+class KeptLevel:
+    """Keeps the correlations of all places with all cells: fast, and memory grows as the square of the frame.
 
-    def __init__(self, source: Tensor, target: Tensor, levels: int, radius: int) -> None:
-        self.radius = radius
-        self.source = source.flatten(2).transpose(1, 2).float()
-        self.levels = [level.flatten(2).transpose(1, 2).contiguous() for level in pooled(target.float(), levels)]
-        self.sizes = [(level.shape[-2], level.shape[-1]) for level in pooled(target[:1, :1].float(), levels)]
+    Args:
+        source: (B, N, C).
+        target: (B, C, rows, columns).
+    """
 
-    def __call__(self, places: Tensor) -> Tensor:
-        batch, _, height, width = places.shape
-        points = places.permute(0, 2, 3, 1).flatten(1, 2)
-        found = [
-            torch.cat([self._level(number, index, points[number]) for index in range(len(self.levels))], 1)
-            for number in range(batch)
-        ]
-        return torch.stack(found).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    def __init__(self, source: Tensor, target: Tensor) -> None:
+        self.size = (target.shape[-2], target.shape[-1])
+        self.volume = (source @ target.flatten(2)).float().flatten(0, 1)
 
-    def _level(self, number: int, index: int, points: Tensor) -> Tensor:
-        source, target = self.source[number], self.levels[index][number]
-        at_once = max(1, GATHERED // ((2 * self.radius + 2) ** 2 * target.shape[1]))
+    def windows(self, points: Tensor, level: int, radius: int) -> Tensor:
+        """Map points (B N, 2) in cells of level 0 to (B N, (2r + 1)^2)."""
+        window = Window(points, level, radius, *self.size)
+        return window.interpolated(self.volume.gather(1, window.cells))
+
+
+class LevelOnDemand:
+    """Keeps the features alone and correlates them when asked: slower, and memory grows as the frame does.
+
+    Args:
+        source: (B, N, C).
+        target: (B, C, rows, columns).
+    """
+
+    def __init__(self, source: Tensor, target: Tensor) -> None:
+        self.size = (target.shape[-2], target.shape[-1])
+        self.source = source.float()
+        self.target = target.float().flatten(2).transpose(1, 2).contiguous()
+
+    def windows(self, points: Tensor, level: int, radius: int) -> Tensor:
+        """Map points (B N, 2) in cells of level 0 to (B N, (2r + 1)^2)."""
+        at_once = max(1, GATHERED // ((2 * radius + 2) ** 2 * self.source.shape[-1]))
         found = []
-        for some, own in zip(points.split(at_once), source.split(at_once), strict=True):
-            window = Window(some, index, self.radius, *self.sizes[index])
-            features = target.index_select(0, window.cells.flatten()).view(*window.cells.shape, -1)
-            found.append(window.interpolated(torch.bmm(features, own[:, :, None])[..., 0]))
+        for ours, theirs, all_points in zip(self.source, self.target, points.chunk(len(self.source)), strict=True):
+            for own, some in zip(ours.split(at_once), all_points.split(at_once), strict=True):
+                window = Window(some, level, radius, *self.size)
+                features = theirs.index_select(0, window.cells.flatten()).view(*window.cells.shape, -1)
+                found.append(window.interpolated(torch.bmm(features, own[:, :, None])[..., 0]))
         return torch.cat(found)
 
 
