@@ -123,11 +123,8 @@ def pooled(maps: Tensor, levels: int) -> list[Tensor]:
     """Return maps (N, C, h, w) and their means over squares of 2, 4, ... cells, as many as `levels`."""
     found = [maps]
     for _ in range(levels - 1):
-        if min(maps.shape[-2:]) > 1:
-            maps = F.avg_pool2d(maps, 2, ceil_mode=True, count_include_pad=False)
-        elif max(maps.shape[-2:]) > 1:
-            window = (min(2, maps.shape[-2]), min(2, maps.shape[-1]))
-            maps = F.avg_pool2d(maps, window, ceil_mode=True, count_include_pad=False)
+        square = (min(2, maps.shape[-2]), min(2, maps.shape[-1]))
+        maps = F.avg_pool2d(maps, square, ceil_mode=True, count_include_pad=False)
         found.append(maps)
     return found
 
