@@ -39,7 +39,7 @@ CLIP = 12
 def clip(size: tuple[int, int], frames: int) -> list[np.ndarray]:
     """Return frames of the bundled clip, resized."""
     with open_video(sample_clip()) as video:
-        found = [video[index] for index in range(frames)]
+        found = video.get_frames(list(range(frames)))
     return [np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC)) for frame in found]
 
 

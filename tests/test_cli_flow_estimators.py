@@ -1,0 +1,174 @@
+"""`midway-hub flow` with a correlation head, with estimators by others, and with several side by side."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_tiny_net
+from PIL import Image
+from test_correlation_head import HEAD
+from typer.testing import CliRunner
+from video_clips import write_clip
+
+from midway_hub.cli import app
+from midway_hub.dense import clip_flow, flow_between
+from midway_hub.devices import native_bfloat16
+from midway_hub.flow_io import read_flow
+from midway_hub.flow_peers import DIS, is_peer, make_peer
+from midway_hub.models.occlusion import occluded
+from midway_hub.video import open_video
+
+pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("correlation")
+    make_tiny_net(target_network="shared", flow_head=HEAD).save_pretrained(folder / "net")
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((130, 90), Image.Resampling.BICUBIC)
+    for number in range(3):
+        picture.crop((2 * number, number, 110 + 2 * number, 80 + number)).save(folder / f"{number}.png")
+    return folder
+
+
+def run(*arguments):
+    ran = CliRunner().invoke(app, ["flow", *map(str, arguments)])
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran.exit_code, ran.stdout, ran.stderr
+
+
+def pair(folder):
+    return folder / "0.png", folder / "1.png"
+
+
+def test_dis_writes_what_opencv_estimates(folder, tmp_path):
+    assert run(*pair(folder), "-o", tmp_path / "a.flo", "-m", "dis", "--json")[0] == 0
+    first, second = (np.asarray(Image.open(path)) for path in pair(folder))
+    expected = np.moveaxis(DIS()(first, second), 0, -1)
+    np.testing.assert_array_equal(read_flow(tmp_path / "a.flo").flow, expected)
+    assert np.abs(np.median(expected, axis=(0, 1)) - (-2, -1)).max() < 0.2  # what the crops moved by
+
+
+def test_flow_back_and_occlusions_are_files_beside(folder, tmp_path):
+    code, out, _ = run(*pair(folder), "-o", tmp_path / "a.flo", "-m", "dis", "--both", "--json")
+    assert code == 0
+    assert [path.rpartition("/")[2] for path in json.loads(out)["both"]] == ["a_backward.flo", "a_occluded.png"]
+    forward, backward = (read_flow(tmp_path / name).flow for name in ("a.flo", "a_backward.flo"))
+    hidden = np.asarray(Image.open(tmp_path / "a_occluded.png")) == 255
+    torch_flows = [torch.from_numpy(np.ascontiguousarray(flow)).movedim(-1, 0)[None] for flow in (forward, backward)]
+    assert np.array_equal(hidden, occluded(*torch_flows)[0].numpy())
+    assert 0 < hidden.mean() < 0.5
+
+
+def test_a_folder_holds_both_and_a_second_run_makes_nothing_anew(folder, tmp_path):
+    command = (folder, "-o", tmp_path / "out", "-m", folder / "net", "--both", "--format", "flo,png", "--json")
+    code, out, err = run(*command)
+    assert code == 0, err
+    assert json.loads(out)["pairs"] == 2
+    names = sorted(path.name for path in (tmp_path / "out").glob("0*"))
+    assert names == ["0.flo", "0.png", "0_backward.flo", "0_occluded.png"]
+    (tmp_path / "out/1_occluded.png").unlink()
+    again = json.loads(run(*command)[1])
+    assert (again["pairs"], again["finished_before"]) == (1, 1)
+    assert run(*command[:-3], "flo", "--updates", "5")[0] != 0  # made otherwise
+
+
+def test_the_video_s_flow_starts_from_the_flow_before(folder, tmp_path):
+    write_clip(tmp_path / "clip.mp4")
+    code, _, err = run(tmp_path / "clip.mp4", "-o", tmp_path / "out", "-m", folder / "net", "--every", "8")
+    assert code == 0, err
+    from midway_hub import MidwayNetwork
+
+    net = MidwayNetwork.from_pretrained(folder / "net")
+    with open_video(tmp_path / "clip.mp4") as video:
+        frames = list(video.get_frames(list(range(0, len(video), 8))))
+    estimates = list(clip_flow(net, frames))
+    written = sorted((tmp_path / "out").glob("*.flo"))
+    assert len(written) == len(estimates) == len(frames) - 1
+    for path, estimate in zip(written, estimates, strict=True):
+        np.testing.assert_allclose(read_flow(path).flow, estimate.flow, atol=1e-3)
+
+
+def test_fast_is_half_the_size_four_updates_and_half_the_precision_where_there_is_one(folder, tmp_path):
+    code, _, err = run(*pair(folder), "-o", tmp_path / "fast.npy", "-m", folder / "net", "--fast")
+    assert code == 0
+    dtype = "bfloat16" if native_bfloat16() else "float32"
+    assert f"fast: size half, {dtype}" in err
+    from midway_hub import MidwayNetwork
+
+    net = MidwayNetwork.from_pretrained(folder / "net", dtype=dtype)
+    expected = flow_between(net, [Image.open(path) for path in pair(folder)], size="half", updates=4)
+    np.testing.assert_allclose(np.load(tmp_path / "fast.npy"), expected, atol=1e-3)
+
+
+def test_a_comparison_is_one_picture_of_all_under_one_scale(folder, tmp_path):
+    code, out, err = run(
+        *pair(folder), "-o", tmp_path / "c.png", "-m", folder / "net", "--compare", "dis,raft_small=random", "--json"
+    )
+    assert code == 0, err
+    compared = json.loads(out)["compared"]
+    assert list(compared) == [str(folder / "net"), "dis", "raft_small=random"]
+    assert all(figures["seconds"] > 0 for figures in compared.values())
+    assert compared[str(folder / "net")]["distance_to_first"] == 0
+    assert compared["dis"]["distance_to_first"] > 0
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.width > 5 * 110  # two images, three estimates
+
+
+def test_a_comparison_of_a_video_is_a_video(folder, tmp_path):
+    write_clip(tmp_path / "clip.mp4")
+    code, out, err = run(
+        tmp_path / "clip.mp4",
+        "-o",
+        tmp_path / "c.mp4",
+        "-m",
+        "dis",
+        "--compare",
+        folder / "net",
+        "--every",
+        "8",
+        "--json",
+    )
+    assert code == 0, err
+    facts = json.loads(out)
+    with open_video(tmp_path / "c.mp4") as video, open_video(tmp_path / "clip.mp4") as clip:
+        assert len(video) == facts["pairs"]
+        assert video.get_frames([0]).shape[2] >= 3 * clip.get_frames([0]).shape[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-m", "dis", "--size", "64"), "dis has no size: it sees whole frames at their own size"),
+        (("-m", "dis", "--updates", "3"), "dis has no updates"),
+        (("-m", "dis", "--fast"), "--fast is of checkpoints; dis runs as it is"),
+        (("-m", "dis=weights.pth"), "dis takes no weights"),
+        (("-m", "raft_large=missing.pth"), "no weights of RAFT at missing.pth"),
+        (("-m", "dis", "--compare", ","), "--compare names estimators"),
+        (("-m", "dis", "--compare", "dis", "--both"), "--compare writes one picture or video"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(folder, tmp_path, options, message):
+    code, _, err = run(*pair(folder), "-o", tmp_path / "a.png", *options)
+    assert code != 0
+    assert message in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_estimators_by_others_are_told_from_checkpoints_by_their_names():
+    assert is_peer("dis")
+    assert is_peer("raft_small=file.pth")
+    assert is_peer("ptlflow:pwcnet")
+    assert not is_peer("midway_pico")
+    assert not is_peer("discus")
+    with pytest.raises(ValueError, match="there is no estimator 'farneback'; there are: dis, raft_large"):
+        make_peer("farneback")
+
+
+def test_a_model_of_ptlflow_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ptlflow", None)
+    with pytest.raises(ImportError, match="ptlflow:raft needs the package ptlflow: pip install ptlflow"):
+        make_peer("ptlflow:raft")
