@@ -23,6 +23,7 @@ from midway_hub._options import (
     load_network,
 )
 from midway_hub._version import __version__
+from midway_hub.cli_adapt import adapt_flow
 from midway_hub.cli_analysis import pca, perturb, trajectories
 from midway_hub.cli_app import app_
 from midway_hub.cli_dense import flow, segment
@@ -266,6 +267,7 @@ def motion(
 
 _command(flow)
 _command(segment)
+_command(adapt_flow)
 
 
 # -- looking -------------------------------------------------------------------------------------------------------
