@@ -1,4 +1,4 @@
-"""Losses of flow without ground truth (UFlow, Jonschkowski et al. 2020, section 3): census and edge-aware smoothness."""
+"""Losses of flow without ground truth: census and edge-aware smoothness (UFlow, Jonschkowski et al. 2020)."""
 
 from __future__ import annotations
 
