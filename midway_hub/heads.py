@@ -17,7 +17,7 @@ LARGEST = 8192
 MOST_SCALES = 64
 FEATURES = ("encoder", "backward")
 FLOW_KINDS = ("dpt", "correlation")
-FIRST = ("zero", "matching")
+FIRST = ("zero", "matching", "coarse")
 MOST_UPDATES = 256
 NECKS = ("pyramid", "lateral", "none")
 
@@ -120,7 +120,8 @@ class CorrelationHeadConfig(HeadConfig):
         refinements: Refinements at 1/4.
         refine_dim: Their width.
         refine_radius: Cells of 1/4 that they compare to each side.
-        first: What updates start from: `zero`, or `matching` for where each place's best matches lie.
+        first: What updates start from: `zero`; `matching` for where each place's best matches lie; or, outside of
+            training, `coarse` for the flow of frames of half the size where that explains the frames better.
         dynamics: Whether the update reads what Midway's dynamics make of the pair: predictions and motion latents.
         encoder_side: Short side in pixels at which the encoder sees frames, which are never enlarged; None: as they
             are. The head itself sees them at their own size.

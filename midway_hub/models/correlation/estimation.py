@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +13,24 @@ from torch import Tensor
 from midway_hub._tensors import need_finite
 from midway_hub.heads import MOST_UPDATES
 from midway_hub.models.correlation.head import STRIDE, CorrelationHead, FlowSequence, SeenFrame
-from midway_hub.models.correlation.sampling import warp
+from midway_hub.models.correlation.sampling import resize_flow, warp
 from midway_hub.models.flow import bounded_scale
 from midway_hub.models.occlusion import occluded
 from midway_hub.models.tiling import Size, pad_to, round_up
 from midway_hub.outputs import FlowOutput, Motion
 
 if TYPE_CHECKING:
-    from midway_hub.models.network import MidwayNetwork, Network
+    from midway_hub.models.network import MidwayNetwork
 
+Network = Literal["student", "teacher"]
+Tokens = Mapping[int, Tensor]
+Encode = Callable[[Tensor, Network], Tokens]
+
+LEAST_HALVED = 128
+"""Pixels that the shorter side of a halved frame has at least."""
+NETWORKS: tuple[Network, Network] = ("student", "teacher")
 LEAST = 64
 """Pixels that the shorter side of a frame is padded to at least."""
-
-Tokens = Mapping[int, Tensor]
-Encode = Callable[[Tensor, "Network"], Tokens]
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,14 @@ class CorrelationFlow:
         size = (source.shape[-2], source.shape[-1])
         checked_initial(initial, (len(source), 2, *size))
         first, second = self.see(padded(source), "student"), self.see(padded(target), "teacher")
+        if initial is None:
+            initial = self._coarse(source, target)
         back = None
         if both:
             back = second, first
             if not self.shared:
                 back = self.see(padded(target), "student"), self.see(padded(source), "teacher")
-        return self._output((first, second), back, size, updates, initial)
+        return self._output((first, second), back, size, updates, initial, (target, source))
 
     def of_clip(
         self, frames: Iterable[Tensor], *, updates: int | None, both: bool, warm_start: bool
@@ -101,11 +107,13 @@ class CorrelationFlow:
             now = self.see(padded(frame), "student")
             if before is not None:
                 size = (frame.shape[-2], frame.shape[-1])
+                candidates = [] if initial is None else [initial]
+                start = best_explained(before[0], frame, candidates) if candidates else self._coarse(before[0], frame)
                 target = now if self.shared else self.see(padded(frame), "teacher")
                 back = None
                 if both:
                     back = (now, before[1] if self.shared else self.see(padded(before[0]), "teacher"))
-                output = self._output((before[1], target), back, size, updates, initial)
+                output = self._output((before[1], target), back, size, updates, start, (frame, before[0]))
                 initial = carried_on(output.flow) if warm_start else None
                 yield output
             before = (frame, now)
@@ -117,14 +125,31 @@ class CorrelationFlow:
         size: Size,
         updates: int | None,
         initial: Tensor | None,
+        swapped: tuple[Tensor, Tensor],
     ) -> FlowOutput:
         estimate = self._last(pair, size, updates, initial)
         flow = estimate[:, :2]
         uncertainty = torch.log(bounded_scale(estimate[:, 2], self.head.config.scale_bounds))
         if back is None:
             return FlowOutput(flow=flow, uncertainty=uncertainty)
-        backward = self._last(back, size, updates, None)[:, :2]
+        backward = self._last(back, size, updates, self._coarse(*swapped))[:, :2]
         return FlowOutput(flow, uncertainty, backward, occluded(flow, backward), occluded(backward, flow))
+
+    def _coarse(self, source: Tensor, target: Tensor) -> Tensor | None:
+        """Estimate where to start from, (B, 2, H, W): the flow of halved frames, where that explains frames better."""
+        size = (source.shape[-2], source.shape[-1])
+        if self.head.config.first != "coarse" or min(size) < 2 * LEAST_HALVED:
+            return None
+        half = (size[0] // 2, size[1] // 2)
+        small = [
+            F.interpolate(frames.float(), size=half, mode="bilinear", align_corners=False, antialias=True)
+            for frames in (source, target)
+        ]
+        seen = [
+            self.see(padded(frames.to(source.dtype)), network) for frames, network in zip(small, NETWORKS, strict=True)
+        ]
+        found = self._last((seen[0], seen[1]), half, None, None)[:, :2]
+        return best_explained(source, target, [resize_flow(found, size)])
 
     def _last(
         self, pair: tuple[EncodedFrame, EncodedFrame], size: Size, updates: int | None, initial: Tensor | None
@@ -150,6 +175,26 @@ def padded(frames: Tensor) -> Tensor:
     """Repeat the right and the bottom edge until sides are multiples of 8, and the shorter one is not below 64."""
     height, width = (max(side, LEAST) for side in frames.shape[-2:])
     return pad_to(frames, round_up((height, width), STRIDE))
+
+
+def best_explained(source: Tensor, target: Tensor, candidates: Sequence[Tensor]) -> Tensor:
+    """Choose in every cell of 8 pixels what explains the frames best: no motion, or one of the candidates.
+
+    Args:
+        source: (B, 3, H, W).
+        target: (B, 3, H, W).
+        candidates: Flow (B, 2, H, W) each.
+
+    Returns:
+        (B, 2, H, W).
+    """
+    height, width = source.shape[-2:]
+    flows = [torch.zeros_like(candidates[0]), *candidates]
+    left = [(warp(target, flow, outside="border") - source).abs().mean(1, keepdim=True) for flow in flows]
+    pooled = [F.avg_pool2d(each, STRIDE, ceil_mode=True, count_include_pad=False) for each in left]
+    best = torch.stack(pooled).argmin(0).repeat_interleave(STRIDE, -2).repeat_interleave(STRIDE, -1)
+    best = best[..., :height, :width]
+    return sum((flow * (best == index) for index, flow in enumerate(flows)), torch.zeros_like(flows[0]))
 
 
 def carried_on(flow: Tensor) -> Tensor:
