@@ -52,7 +52,7 @@ def flow_figure(
         f"{np.linalg.norm(flow, axis=2).max():.1f} pixels. The wheel's colours say where to and, full at its rim, how "
         f"far. An arrow as long as the space to the next one stands for {largest:.3g} pixels."
     )
-    if note := reach_notes(int(estimate.out_of_reach), 1, estimate.reach).get("note"):
+    if note := reach_notes(int(estimate.out_of_reach), 1, estimate.reach or 0.0).get("note"):
         caption += f" Note: {note}."
     says = f"wheel of the flow's directions; its rim is {largest:.3g} pixels"
     return Figure("How it moves", caption, ["flow.png"], scale="flow_wheel.png", scale_says=says)
