@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from midway_hub import MidwayConfig, MidwayNetwork
+from midway_hub.analysis.gates import without_gates
 from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig
 from midway_hub.models.correlation import volume
 from midway_hub.models.correlation.estimation import carried_on, encoder_size
@@ -382,3 +383,10 @@ def test_a_file_with_its_keys_alone_lists_what_is_missing(net, tmp_path):
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(Exception, match=r"flow_head\.update\.gates\.weight"):
         MidwayNetwork.from_pretrained(tmp_path)
+
+
+def test_without_the_dynamics_gates_the_head_keeps_its_own():
+    net = make_net(predictor_depth=2)
+    ungated = without_gates(net)
+    assert torch.equal(ungated.flow_head.update.gates.weight, net.flow_head.update.gates.weight)
+    assert not ungated.config.gating

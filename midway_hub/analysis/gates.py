@@ -26,7 +26,9 @@ def without_gates(net: MidwayNetwork) -> MidwayNetwork:
     config = copy.deepcopy(net.config)
     config.gating = False
     ungated = MidwayNetwork(config)
-    kept = {key: value for key, value in net.state_dict().items() if ".gates." not in key}
+    kept = {
+        key: value for key, value in net.state_dict().items() if not (key.startswith("dynamics.") and ".gates." in key)
+    }
     ungated.load_state_dict(kept, assign=True)
     ungated.image_processor = net.image_processor
     return ungated.requires_grad_(False).train(net.training)
