@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.analysis.gates import without_gates
 from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig
-from midway_hub.models.correlation import volume
-from midway_hub.models.correlation.estimation import carried_on, encoder_size
+from midway_hub.models.correlation import estimation, volume
+from midway_hub.models.correlation.estimation import best_explained, carried_on, encoder_size
 from midway_hub.models.correlation.head import global_matching, unit
 from midway_hub.models.correlation.sampling import places, resize_flow, upsample_convex, warp
 from midway_hub.models.correlation.volume import Correlations, local_correlation, pooled
@@ -255,9 +255,31 @@ def test_a_clip_starts_from_the_flow_before_and_encodes_each_frame_once(net):
     first, second = net.flow_of_clip(clip)
     handle.remove()
     assert len(seen) == 3
+    start = best_explained(clip[1], clip[2], [carried_on(first.flow)])
     with torch.no_grad():
-        expected = net.flow(clip[1], clip[2], initial=carried_on(first.flow))
+        expected = net.flow(clip[1], clip[2], initial=start)
     torch.testing.assert_close(second.flow, expected.flow)
+
+
+def test_where_to_start_is_chosen_by_what_explains_the_frames():
+    source = torch.rand(1, 3, 32, 48)
+    target = source.clone()
+    target[..., 24:] = torch.roll(source, 4, 3)[..., 24:]
+    shift = torch.zeros(1, 2, 32, 48)
+    shift[:, 0] = 4
+    best = best_explained(source, target, [shift])
+    assert not best[..., :16].any()
+    assert (best[:, 0, :, 24:40] == 4).all()
+
+
+def test_large_frames_start_from_the_flow_of_halved_ones(monkeypatch):
+    net, seen = make_net({"first": "coarse"}), []
+    net.student.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    monkeypatch.setattr(estimation, "LEAST_HALVED", 32)
+    with torch.no_grad():
+        net.flow(*frames(64, 80))
+        net.flow(*frames(48, 80))
+    assert sorted(seen) == [(64, 64)] * 2 + [(64, 80)] * 4  # halved frames of 32x40 are padded, those of 48 lines too
 
 
 def test_flow_is_carried_on_along_itself():

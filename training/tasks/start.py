@@ -49,6 +49,9 @@ class StartSettings(Settings):
     freeze: bool = False
     """Train the head alone: the rest stays in eval mode and bit for bit as it was."""
 
+    freeze_encoder: bool = False
+    """Train head and dynamics, and leave the encoder bit for bit as it was."""
+
     initial: InitialSettings = InitialSettings()
     """Where first weights, of an untrained network or of new dynamics, differ from the paper's."""
 
@@ -117,6 +120,7 @@ def with_head(
         for part, text in found.described().items():
             _log.info("%s: %s", part, text)
     network.requires_grad_(not start.freeze)
+    network.student.requires_grad_(not (start.freeze or start.freeze_encoder))
     getattr(network, which).requires_grad_(True)
     return network
 
