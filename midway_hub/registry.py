@@ -28,7 +28,7 @@ _CITATION = (
 )
 
 # sha256 of midway_hub/weights/midway_pico/model.safetensors.
-SYNTHETIC_SHA256: str | None = "b130b6193767983cbfbf65f30dd12d87e1ac4037f97ef31400f5bfa580c1ad5c"
+SYNTHETIC_SHA256: str | None = "3d55d5eab6991cc09b04903bf5cde8846b2e8f8330a11996ec1f838479206e31"
 
 # sha256 of midway_hub/weights/midway_pico_untrained/model.safetensors. None switches the check off.
 PICO_SHA256: str | None = "894ad64de092de5bb1cbd87ae2581bec624b244e1ff218c36cad358082fb4485"
