@@ -122,6 +122,7 @@ class CorrelationHeadConfig(HeadConfig):
         refine_radius: Cells of 1/4 that they compare to each side.
         first: What updates start from: `zero`; `matching` for where each place's best matches lie; or, outside of
             training, `coarse` for the flow of frames of half the size where that explains the frames better.
+        polish: Gauss-Newton steps on the frames themselves after the network, outside of training; 0: none.
         dynamics: Whether the update reads what Midway's dynamics make of the pair: predictions and motion latents.
         encoder_side: Short side in pixels at which the encoder sees frames, which are never enlarged; None: as they
             are. The head itself sees them at their own size.
@@ -143,6 +144,7 @@ class CorrelationHeadConfig(HeadConfig):
     refine_dim: int = 64
     refine_radius: int = 2
     first: str = "zero"
+    polish: int = 0
     dynamics: bool = True
     encoder_side: int | None = None
     scale_bounds: tuple[float, float] = (0.25, 16.0)
@@ -163,6 +165,7 @@ class CorrelationHeadConfig(HeadConfig):
             ("refine_radius", 0, 16),
             ("updates", 1, MOST_UPDATES),
             ("refinements", 1, MOST_UPDATES),
+            ("polish", 0, 16),
         ):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:

@@ -13,6 +13,7 @@ from torch import Tensor
 from midway_hub._tensors import need_finite
 from midway_hub.heads import MOST_UPDATES
 from midway_hub.models.correlation.head import STRIDE, CorrelationHead, FlowSequence, SeenFrame
+from midway_hub.models.correlation.polish import polish
 from midway_hub.models.correlation.sampling import resize_flow, warp
 from midway_hub.models.flow import bounded_scale
 from midway_hub.models.occlusion import occluded
@@ -95,7 +96,7 @@ class CorrelationFlow:
             back = second, first
             if not self.shared:
                 back = self.see(padded(target), "student"), self.see(padded(source), "teacher")
-        return self._output((first, second), back, size, updates, initial, (target, source))
+        return self._output((first, second), back, (source, target), updates, initial)
 
     def of_clip(
         self, frames: Iterable[Tensor], *, updates: int | None, both: bool, warm_start: bool
@@ -106,14 +107,13 @@ class CorrelationFlow:
         for frame in frames:
             now = self.see(padded(frame), "student")
             if before is not None:
-                size = (frame.shape[-2], frame.shape[-1])
                 candidates = [] if initial is None else [initial]
                 start = best_explained(before[0], frame, candidates) if candidates else self._coarse(before[0], frame)
                 target = now if self.shared else self.see(padded(frame), "teacher")
                 back = None
                 if both:
                     back = (now, before[1] if self.shared else self.see(padded(before[0]), "teacher"))
-                output = self._output((before[1], target), back, size, updates, start, (frame, before[0]))
+                output = self._output((before[1], target), back, (before[0], frame), updates, start)
                 initial = carried_on(output.flow) if warm_start else None
                 yield output
             before = (frame, now)
@@ -122,17 +122,19 @@ class CorrelationFlow:
         self,
         pair: tuple[EncodedFrame, EncodedFrame],
         back: tuple[EncodedFrame, EncodedFrame] | None,
-        size: Size,
+        frames: tuple[Tensor, Tensor],
         updates: int | None,
         initial: Tensor | None,
-        swapped: tuple[Tensor, Tensor],
     ) -> FlowOutput:
+        source, target = frames
+        size, steps = (source.shape[-2], source.shape[-1]), self.head.config.polish
         estimate = self._last(pair, size, updates, initial)
-        flow = estimate[:, :2]
+        flow = polish(source, target, estimate[:, :2], steps)
         uncertainty = torch.log(bounded_scale(estimate[:, 2], self.head.config.scale_bounds))
         if back is None:
             return FlowOutput(flow=flow, uncertainty=uncertainty)
-        backward = self._last(back, size, updates, self._coarse(*swapped))[:, :2]
+        backward = self._last(back, size, updates, self._coarse(target, source))[:, :2]
+        backward = polish(target, source, backward, steps)
         return FlowOutput(flow, uncertainty, backward, occluded(flow, backward), occluded(backward, flow))
 
     def _coarse(self, source: Tensor, target: Tensor) -> Tensor | None:
