@@ -81,8 +81,9 @@ def flow(
             "--model",
             "-m",
             help="A checkpoint: registry name, Hub repo, folder or file. Or an estimator by others: dis (OpenCV), "
-            "raft_large, raft_small (torchvision; its weights for FlyingThings, downloaded by it before, or "
-            "raft_small=FILE), ptlflow:NAME (with that package; weights under their authors' licences).",
+            "raft_large, raft_small (torchvision; the weights that it has downloaded before, or raft_small=FILE; those of "
+            "raft_large were finetuned on Sintel, KITTI and HD1K), ptlflow:NAME (with that package; weights under their "
+            "authors' licences).",
         ),
     ] = DEFAULT_MODEL,
     compare: Annotated[
@@ -137,7 +138,8 @@ def flow(
     if fast:
         size, dtype = _fast(size, dtype, model, device, as_json=as_json)
     windows: dict[str, Any] = {"size": _flow_size(size), "tile": tile_of(tile), "overlap": overlap}
-    windows |= {name: value for name, value in (("updates", updates), ("both", both)) if value}
+    windows |= {} if updates is None else {"updates": updates}
+    windows |= {"both": True} if both else {}
     film = {"every": every, "reader": reader, "look": look, **windows}
     to_folder = out.is_dir() or not out.suffix
     if (kitti or picture) and (to_folder or found[0].clip):
@@ -152,9 +154,15 @@ def flow(
     if fast and net.has_flow_head and net.flow_head.config.kind == "correlation":
         windows.setdefault("updates", FAST_UPDATES)
     if compare is not None:
-        if to_folder or both:
-            raise ValueError("--compare writes one picture or video: -o FILE.png or FILE.mp4, without --both")
-        others = {name: _estimator(name, dtype=dtype, device=device, offline=offline) for name in _names(compare)}
+        drawn = both or kitti or picture or arrows or side_by_side or not legend
+        if to_folder or drawn:
+            raise ValueError(
+                "--compare writes one picture or video of all: -o FILE.png or FILE.mp4, without --both, --kitti, "
+                "--picture, --arrows, --side-by-side and --no-legend"
+            )
+        others = {
+            name: _estimator(name, dtype=dtype, device=device, offline=offline) for name in _names(compare, model)
+        }
         facts = _compared({model: net, **others}, found[0], out, windows, every, reader, max_flow)
     elif found[0].pairs and not to_folder:
         facts = write_pair_flow(net, found[0].pairs[0], out, kitti=kitti, picture=picture, look=look, **windows)
@@ -170,8 +178,10 @@ def flow(
     _tell(facts, as_json=as_json)
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, model: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if len({model, *names}) < 1 + len(names):
+        raise ValueError(f"--compare {text} beside --model {model} names one estimator twice; name each once")
     if not names:
         raise ValueError("--compare names estimators, such as dis,raft_small")
     return names
@@ -197,7 +207,9 @@ def _fast(size: str, dtype: str, model: str, device: str | None, *, as_json: boo
     size = "half" if size == "default" else size
     dtype = "bfloat16" if dtype == "float32" and native_bfloat16(choose_device(device)) else dtype
     if not as_json:
-        console.warning(f"fast: size {size}, {dtype}")
+        console.warning(
+            f"fast: size {size}, {dtype}; a correlation head takes {FAST_UPDATES} updates unless told otherwise"
+        )
     return size, dtype
 
 

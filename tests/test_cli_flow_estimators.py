@@ -1,6 +1,9 @@
 """`midway-hub flow` with a correlation head, with estimators by others, and with several side by side."""
 
+import contextlib
+import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -63,6 +66,37 @@ def test_flow_back_and_occlusions_are_files_beside(folder, tmp_path):
     assert 0 < hidden.mean() < 0.5
 
 
+def test_numbers_in_kitti_s_form_have_their_flow_back_in_it(folder, tmp_path):
+    assert run(*pair(folder), "-o", tmp_path / "a.png", "-m", "dis", "--kitti", "--both")[0] == 0
+    assert run(folder, "-o", tmp_path / "out", "-m", "dis", "--format", "kitti", "--both")[0] == 0
+    for path in (tmp_path / "a_backward.png", tmp_path / "out/0_backward.png"):
+        assert np.abs(np.median(read_flow(path).flow, axis=(0, 1)) - (2, 1)).max() < 0.2
+
+
+def test_reading_frames_is_not_the_first_estimator_s_time(folder, tmp_path, monkeypatch):
+    from midway_hub.dense import comparison
+
+    write_clip(tmp_path / "clip.mp4", 12)
+    opened = comparison.open_frames
+
+    @contextlib.contextmanager
+    def slow(*arguments, **options):
+        with opened(*arguments, **options) as found:
+            frames = found.frames
+
+            def slowly():
+                for frame in frames:
+                    time.sleep(0.1)
+                    yield frame
+
+            yield dataclasses.replace(found, frames=slowly())
+
+    monkeypatch.setattr(comparison, "open_frames", slow)
+    dis = make_peer("dis")
+    facts = comparison.compare_video({"a": (dis, {}), "b": (dis, {})}, tmp_path / "clip.mp4", tmp_path / "c.gif")
+    assert facts["compared"]["a"]["seconds"] < 0.08
+
+
 def test_a_folder_holds_both_and_a_second_run_makes_nothing_anew(folder, tmp_path):
     command = (folder, "-o", tmp_path / "out", "-m", folder / "net", "--both", "--format", "flo,png", "--json")
     code, out, err = run(*command)
@@ -96,7 +130,7 @@ def test_fast_is_half_the_size_four_updates_and_half_the_precision_where_there_i
     code, _, err = run(*pair(folder), "-o", tmp_path / "fast.npy", "-m", folder / "net", "--fast")
     assert code == 0
     dtype = "bfloat16" if native_bfloat16() else "float32"
-    assert f"fast: size half, {dtype}" in err
+    assert f"fast: size half, {dtype}; a correlation head takes 4 updates" in " ".join(err.split())
     from midway_hub import MidwayNetwork
 
     net = MidwayNetwork.from_pretrained(folder / "net", dtype=dtype)
@@ -148,7 +182,10 @@ def test_a_comparison_of_a_video_is_a_video(folder, tmp_path):
         (("-m", "dis=weights.pth"), "dis takes no weights"),
         (("-m", "raft_large=missing.pth"), "no weights of RAFT at missing.pth"),
         (("-m", "dis", "--compare", ","), "--compare names estimators"),
-        (("-m", "dis", "--compare", "dis", "--both"), "--compare writes one picture or video"),
+        (("-m", "dis", "--compare", "raft_small=random", "--both"), "--compare writes one picture or video"),
+        (("-m", "dis", "--compare", "raft_small=random", "--arrows"), "--compare writes one picture or video"),
+        (("-m", "dis", "--compare", "dis"), "names one estimator twice"),
+        (("-m", "dis", "--updates", "0"), "dis has no updates"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(folder, tmp_path, options, message):

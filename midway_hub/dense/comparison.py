@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import tee
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,29 @@ Estimators = Mapping[str, tuple[MidwayNetwork | FlowPeer, Mapping[str, Any]]]
 
 
 class _Timed:
-    """The flow of a clip by one estimator, and what it took, without what the others did meanwhile."""
+    """The flow of a clip by one estimator, and what it took: neither the others nor reading frames count.
 
-    def __init__(self, estimator: MidwayNetwork | FlowPeer, frames: Iterator[Any], options: Mapping[str, Any]) -> None:
-        self._flows = clip_flow(estimator, frames, **options)
+    Args:
+        estimator: What estimates flow.
+        options: Of `clip_flow`.
+    """
+
+    def __init__(self, estimator: MidwayNetwork | FlowPeer, options: Mapping[str, Any]) -> None:
+        self._waiting: deque[Any] = deque()
+        self._flows = clip_flow(estimator, self._frames(), **options)
         self.seconds: list[float] = []
 
-    def __iter__(self) -> Iterator[FlowEstimate]:
-        while True:
-            started = time.perf_counter()
-            estimate = next(self._flows, None)
-            if estimate is None:
-                return
-            self.seconds.append(time.perf_counter() - started)
-            yield estimate
+    def _frames(self) -> Iterator[Any]:
+        while self._waiting:
+            yield self._waiting.popleft()
+
+    def between(self, *frames: Any) -> FlowEstimate:
+        """Estimate the flow to the last of the frames: two at first, then the one that follows."""
+        self._waiting.extend(frames)
+        started = time.perf_counter()
+        estimate = next(self._flows)
+        self.seconds.append(time.perf_counter() - started)
+        return estimate
 
     @property
     def usual(self) -> float:
@@ -69,8 +79,8 @@ def compare_pair(
     picture = checked_picture(out)
     check_places(images, (out,))
     frames = load_pair(images)
-    timed = {name: _Timed(net, iter(frames), options) for name, (net, options) in estimators.items()}
-    flows = {name: next(iter(flow)).flow for name, flow in timed.items()}
+    timed = {name: _Timed(net, options) for name, (net, options) in estimators.items()}
+    flows = {name: flow.between(*frames).flow for name, flow in timed.items()}
     full = common_scale(list(flows.values())) if largest is None else largest
     panels = [(f"image {index + 1}", Image.fromarray(as_pixels(frame))) for index, frame in enumerate(frames)]
     save_picture(strip([*panels, *_drawn(flows, timed, full)]), picture)
@@ -112,18 +122,15 @@ def compare_video(
         total, fps = len(clip.names) - 1, clip.fps / every
         if total < 1:
             raise ValueError(f"{video} has too few frames: every {every} of them gives one; flow needs two")
-        shown, *seen = tee(clip.frames, 1 + len(estimators))
-        timed = {
-            name: _Timed(net, frames, options)
-            for (name, (net, options)), frames in zip(estimators.items(), seen, strict=True)
-        }
+        timed = {name: _Timed(net, options) for name, (net, options) in estimators.items()}
         scale = ColourScale(largest)
         flows: dict[str, np.ndarray] = {}
 
         def pictures() -> Iterator[np.ndarray]:
             nonlocal flows
-            for frame, *found in zip(shown, *timed.values(), strict=False):
-                flows = {name: estimate.flow for name, estimate in zip(timed, found, strict=True)}
+            for number, (frame, following) in enumerate(pairwise(clip.frames)):
+                new = (following,) if number else (frame, following)
+                flows = {name: each.between(*new).flow for name, each in timed.items()}
                 full = scale.of(np.concatenate(list(flows.values())))
                 yield np.asarray(strip([("frame", Image.fromarray(frame)), *_drawn(flows, timed, full)]))
 

@@ -111,7 +111,7 @@ def write_pair_flow(
     for path in pictures:
         save_picture(look.picture(flow, largest, as_pixels(frames[0])), path)
     if estimate.backward is not None and estimate.occluded is not None:
-        back = look.picture(estimate.backward, largest, as_pixels(frames[1]))
+        back = None if as_numbers else look.picture(estimate.backward, largest, as_pixels(frames[1]))
         write_both(beside, estimate.backward, estimate.occluded, back)
     lengths = vector_lengths(flow)
     return {
@@ -133,9 +133,9 @@ def both_files(path: Path, as_numbers: bool) -> list[Path]:
     return [path.with_name(f"{path.stem}_backward{ending}"), path.with_name(f"{path.stem}_occluded.png")]
 
 
-def write_both(files: Sequence[Path], backward: np.ndarray, occluded: np.ndarray, picture: Image.Image) -> None:
-    """Write the flow back, as numbers or as its picture, and the occluded pixels in white."""
-    if files[0].suffix.lower() in PICTURE_SUFFIXES:
+def write_both(files: Sequence[Path], backward: np.ndarray, occluded: np.ndarray, picture: Image.Image | None) -> None:
+    """Write the flow back, as numbers where there is no picture of it, and the occluded pixels in white."""
+    if picture is not None:
         save_picture(picture, files[0])
     else:
         write_flow(files[0], backward)

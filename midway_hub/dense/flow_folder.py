@@ -105,6 +105,7 @@ def write_flow_folder(
     Files are named after the first frame: by its number in a video, by its own name in a folder of frames; pairs of a
     list by their place in it. A file appears when it is whole, and one that is there, and can be read, is not made
     again: a run that was stopped goes on. `flow.json` keeps what the files were made of and how, and refuses others.
+    A correlation head starts anew where a run goes on, from the flow before elsewhere, which gives slightly other flow.
     The scale of a clip's pictures goes on where it was; `colours.json` has it by frame. With `both`, 00000_backward.flo
     holds the flow back, and 00000_occluded.png is white where the next frame does not show this one.
 
@@ -236,7 +237,7 @@ class _Work:
 
     def _write(self, name: str, frame: np.ndarray, estimate: FlowEstimate, largest: float) -> None:
         if estimate.backward is not None and estimate.occluded is not None:
-            back = flow_picture(estimate.backward, largest=largest)
+            back = None if any(self.suffixes.values()) else flow_picture(estimate.backward, largest=largest)
             write_both(self._beside(name), estimate.backward, estimate.occluded, back)
         for suffix, numbers in self.suffixes.items():
             path = self.folder / f"{name}{suffix}"
@@ -250,7 +251,7 @@ class _Work:
         files = {self.folder / f"{name}{suffix}": numbers for suffix, numbers in self.suffixes.items()}
         if self.estimation.get("both"):
             backward, occluded = self._beside(name)
-            files |= {backward: backward.suffix not in PICTURE_SUFFIXES, occluded: False}
+            files |= {backward: any(self.suffixes.values()), occluded: False}
         return files
 
     def _beside(self, name: str) -> list[Path]:
