@@ -81,9 +81,9 @@ def flow(
             "--model",
             "-m",
             help="A checkpoint: registry name, Hub repo, folder or file. Or an estimator by others: dis (OpenCV), "
-            "raft_large, raft_small (torchvision; the weights that it has downloaded before, or raft_small=FILE; those of "
-            "raft_large were finetuned on Sintel, KITTI and HD1K), ptlflow:NAME (with that package; weights under their "
-            "authors' licences).",
+            "raft_large, raft_small (torchvision; weights that it has downloaded before, or raft_small=FILE; those of "
+            "raft_large were finetuned on Sintel, KITTI and HD1K), ptlflow:NAME (with that package; each model's "
+            "weights are under its authors' licence).",
         ),
     ] = DEFAULT_MODEL,
     compare: Annotated[
@@ -160,9 +160,8 @@ def flow(
                 "--compare writes one picture or video of all: -o FILE.png or FILE.mp4, without --both, --kitti, "
                 "--picture, --arrows, --side-by-side and --no-legend"
             )
-        others = {
-            name: _estimator(name, dtype=dtype, device=device, offline=offline) for name in _names(compare, model)
-        }
+        names = _names(compare, model)
+        others = {name: _estimator(name, dtype=dtype, device=device, offline=offline) for name in names}
         facts = _compared({model: net, **others}, found[0], out, windows, every, reader, max_flow)
     elif found[0].pairs and not to_folder:
         facts = write_pair_flow(net, found[0].pairs[0], out, kitti=kitti, picture=picture, look=look, **windows)
@@ -207,9 +206,7 @@ def _fast(size: str, dtype: str, model: str, device: str | None, *, as_json: boo
     size = "half" if size == "default" else size
     dtype = "bfloat16" if dtype == "float32" and native_bfloat16(choose_device(device)) else dtype
     if not as_json:
-        console.warning(
-            f"fast: size {size}, {dtype}; a correlation head takes {FAST_UPDATES} updates unless told otherwise"
-        )
+        console.warning(f"fast: size {size}, {dtype}; a correlation head takes {FAST_UPDATES} updates")
     return size, dtype
 
 

@@ -51,9 +51,9 @@ def is_peer(text: str) -> bool:
 def make_peer(text: str, *, device: torch.device | str = "cpu") -> FlowPeer:
     """Make an estimator by its name: `dis`, `raft_large`, `raft_small`, `ptlflow:NAME`, or with weights `NAME=FILE`.
 
-    RAFT without a file takes the weights that torchvision has downloaded before: of `raft_small` trained on FlyingChairs
-    and FlyingThings, of `raft_large` finetuned on Sintel, KITTI and HD1K too, so that its numbers there are of data it
-    has seen. ptlflow gets its own weights, each model's under its authors' licence.
+    RAFT without a file takes the weights that torchvision has downloaded before: those of `raft_small` were trained on
+    FlyingChairs and FlyingThings, those of `raft_large` finetuned on Sintel, KITTI and HD1K too, so that its numbers
+    there are of data it has seen. ptlflow gets its own weights, each model's under its authors' licence.
 
     Raises:
         ImportError: A package is missing.
