@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from midway_hub.training.data.synthetic import CLEAR, MotionSettings, TextureSettings, WorldSettings, render_pairs
-from midway_hub.training.data.synthetic.atlas import find_photographs
+from midway_hub.training.data.synthetic import (
+    CLEAR,
+    MotionSettings,
+    TextureSettings,
+    WorldSettings,
+    render_clip,
+    render_pairs,
+)
+from midway_hub.training.data.synthetic.atlas import atlas, find_photographs
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.effects import compressed
 from midway_hub.training.data.synthetic.examples import WorldBatches, WorldExamples, world_seed
@@ -17,6 +24,7 @@ from midway_hub.training.data.synthetic.structures import SIDE, VARIANTS, distan
 from midway_hub.training.data.synthetic.worlds import LATER_NUMBERS, NUMBERS, Worlds
 from midway_hub.training.tasks.flow_data import FlowData
 from midway_hub.training.timeline import Timeline
+from PIL import Image
 
 from midway_hub.models.correlation.sampling import places, warp
 
@@ -152,7 +160,41 @@ def test_both_ways_of_rendering_give_the_same_examples_of_a_mixture():
 def test_a_mixture_is_part_of_what_identifies_the_data():
     plain, mixed = WorldExamples(WORLD, "flow"), WorldExamples(WORLD, "flow", shares=SHARES)
     assert "mixture" not in plain.fingerprint()
-    assert mixed.fingerprint() == {**plain.fingerprint(), "mixture": [s.model_dump(mode="json") for s in SHARES]}
+    found = mixed.fingerprint()
+    assert found.pop("mixture") == [share.model_dump(mode="json") for share in SHARES]
+    assert found.pop("mixture_photographs") == [[], []]
+    assert found == plain.fingerprint()
+
+
+def test_other_photographs_of_one_family_are_other_data(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    share = WorldShare(world={"textures": {"photographs": str(tmp_path)}})
+    examples = WorldExamples(WORLD, "flow", shares=[share])
+    before = examples.fingerprint()
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "b.png")
+    assert examples.fingerprint() != before
+
+
+def test_families_that_use_the_same_tiles_share_a_pool():
+    one, other, third = (
+        atlas(TextureSettings(**{"tiles": 4, "tile_size": 64, **changes}), CPU)
+        for changes in ({"sharpness": (0.3, 0.5)}, {"recolour": 0.0}, {"tiles": 5})
+    )
+    assert one is other
+    assert third is not one
+
+
+def test_a_warp_goes_with_as_many_objects_as_there_can_be():
+    pairs = render_pairs(world(objects=(29, 29), motion={"warp": 0.02}), SEEDS[:1])
+    assert pairs.flow.isfinite().all()
+
+
+def test_a_warped_clip_stays_exact_to_its_end():
+    settings = world(objects=(0, 0), ground_probability=0.0, wall_probability=0.0, motion={"warp": 0.05})
+    for seed in range(4):
+        clip = render_clip(settings, seed, 6)
+        apart = (clip.flow + warp(clip.backward_flow, clip.flow, outside="border")).norm(dim=1)[~clip.occluded]
+        assert float(apart.quantile(0.99)) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from torch import Tensor
 from midway_hub.picture_files import read_picture
 
 SMALLEST = 16
+NOT_IN_TILES = {"sharpness", "recolour"}
+"""Settings of how tiles are used, not of what they are: families that differ in these share a pool."""
 SCIKIT_IMAGE = Path("scikit-image")
 PUBLIC_DOMAIN = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png"),
@@ -67,10 +69,10 @@ class Atlas:
 
 def atlas(settings: TextureSettings, device: torch.device) -> Atlas:
     """Return the pool of tiles that settings describe, made once per process and device."""
-    return _cached(settings.model_dump_json(), device)
+    return _cached(settings.model_dump_json(exclude=NOT_IN_TILES), device)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _cached(settings: str, device: torch.device) -> Atlas:
     if device.type == "cpu":
         return lay_out(make_tiles(TextureSettings.model_validate_json(settings)))
@@ -155,7 +157,10 @@ def _of_scikit_image() -> list[Path]:
             "or name a folder of pictures, or null"
         )
     folder = Path(spec.origin).parent / "data"
-    return [path for path in (folder / name for name in PUBLIC_DOMAIN) if path.is_file()]
+    found = [path for path in (folder / name for name in PUBLIC_DOMAIN) if path.is_file()]
+    if not found:
+        raise FileNotFoundError(f"textures.photographs=scikit-image: none of its pictures is in {folder}")
+    return found
 
 
 def _cut(path: Path, size: int, generator: np.random.Generator) -> np.ndarray:

@@ -75,9 +75,12 @@ class WorldExamples:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the worlds depend on."""
-        shares = [share.model_dump(mode="json") for share in self._shares]
         found = WorldSource(self.settings, length=self.length).fingerprint()
-        return {**found, "mixture": shares} if shares else found
+        if not self._shares:
+            return found
+        pictures = [WorldSource(family).fingerprint()["photographs"] for family in self.mixture.families]
+        shares = [share.model_dump(mode="json") for share in self._shares]
+        return {**found, "mixture": shares, "mixture_photographs": pictures}
 
 
 class WorldBatches:

@@ -189,10 +189,12 @@ class WorldSettings(Settings):
     """Weight of each shape of object; the classes of the world besides background, ground and wall."""
 
     structures: float = Field(default=0.0, ge=0, le=1)
-    """Probability that an object is cut out as a thin or holed shape: a chair, a lattice, a branch, a mesh."""
+    """Probability that a thin or holed shape is cut out of an object's outline: a chair, a lattice, a branch, a mesh.
+    Its class stays that of the outline."""
 
     articulation: float = Field(default=0.0, ge=0, le=1)
-    """Probability that an object is a limb of the one before: a bar that is carried along and turns around a joint."""
+    """Probability that an object is a limb of the one before: a bar that is carried along and turns around a joint in
+    its middle. Its class stays its own."""
 
     seconds: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """Time that passes between two frames, for those who ask; the motion does not depend on it."""

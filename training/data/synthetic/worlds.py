@@ -23,7 +23,7 @@ from midway_hub.training.data.synthetic.view import camera, grid, locate
 from torch import Tensor
 
 NUMBERS = 1536  # random numbers of one world, more than the largest needs
-LATER_NUMBERS = 192  # likewise, of what was added later
+LATER_NUMBERS = 256  # likewise, of what was added later
 PORTION = 1 << 20  # pixels rendered at once on a device; each takes some hundred bytes per layer
 CPU_PORTION = 2**14
 
@@ -106,7 +106,8 @@ class Worlds:
         x, y = grid(self.settings.size, self.device)
         if self.lens is None:
             return Moment(to_pixel, looks, seen, locate(looks, seen, x, y))
-        passed = torch.from_numpy(self.motion.passed(times)[:, 0]).float().to(self.device)
+        # Beyond frame 1 the warp stays as it is: a stronger one would show some places twice.
+        passed = torch.from_numpy(self.motion.passed(times)[:, 0].clip(-1, 1)).float().to(self.device)
         lens = self.lens.at(passed, rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device))
         size = (len(to_pixel), *self.settings.size)
         bent = lens.seen(x[:, 0].expand(size), y[:, 0].expand(size))
