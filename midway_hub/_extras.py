@@ -8,6 +8,7 @@ EXTRAS = {
     "lightning_fabric": "train",
     "h5py": "flow",
     "cv2": "peers",
+    "skimage": "photographs",
     "submitit": "slurm",
     "tensorboard": "tensorboard",
     "wandb": "wandb",

@@ -72,7 +72,7 @@ def test_untrained_weights_are_labelled_as_such(tmp_path):
 
 def test_the_page_says_what_ran_on_what(page):
     html = page[0].read_text()
-    assert "midway_pico (1.3 M parameters)" in html
+    assert "midway_pico (2.4 M parameters)" in html
     assert "highway.mp4, 1280×720, frames [0, 37]" in html
     assert re.search(r"sha256 [0-9a-f]{64}", html)
 

@@ -54,11 +54,12 @@ def flow_size(net: MidwayNetwork, frame: tuple[int, int], size: FlowSize = "defa
 def flow_reach(net: MidwayNetwork, tile: Tile = "default") -> float:
     """Return how far motion may go, in pixels of what the network sees, to be told at all.
 
-    Heads that see whole frames learnt from crops, which serve as their windows here.
+    Heads that see whole frames learnt from crops, which serve as their windows here; a correlation head tells motion of
+    up to half a crop, if it looks as far.
     """
     head = net.flow_head.config
     if isinstance(head, CorrelationHeadConfig):
-        return head.radius * STRIDE * 2 ** (head.levels - 1)
+        return min(head.radius * STRIDE * 2 ** (head.levels - 1), min(head.tile) // 2)
     return REACH * min(flow_window(tile, head, net.config.patch_size) or head.tile)
 
 

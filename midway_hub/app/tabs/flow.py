@@ -71,7 +71,7 @@ def has_opencv() -> bool:
     return importlib.util.find_spec("cv2") is not None
 
 
-def _flow(session: Session, rule: str, progress: Progress, *, arrows: bool, both: bool) -> str:
+def _flow(session: Session, rule: str, progress: Progress, *, arrows: bool, both: bool = False) -> str:
     pair = session.pair
     hidden = None
     if rule == COARSE:

@@ -16,6 +16,7 @@ from midway_hub.training.data.synthetic.textures import FAMILIES
 from PIL import Image
 from torch import Tensor
 
+from midway_hub._extras import how_to_install
 from midway_hub.picture_files import read_picture
 
 SMALLEST = 16
@@ -153,8 +154,8 @@ def _of_scikit_image() -> list[Path]:
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
-            "textures.photographs=scikit-image: scikit-image is not installed; pip install 'midway-hub[photographs]', "
-            "or name a folder of pictures, or null"
+            f"textures.photographs=scikit-image: scikit-image is not installed; {how_to_install('skimage')}, or name a "
+            "folder of pictures, or null"
         )
     folder = Path(spec.origin).parent / "data"
     found = [path for path in (folder / name for name in PUBLIC_DOMAIN) if path.is_file()]
