@@ -15,7 +15,12 @@ from typer.testing import CliRunner
 from midway_hub import _console as console
 from midway_hub._extras import EXTRAS, explained, how_to_install
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "lightning_fabric": "lightning-fabric", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "lightning_fabric": "lightning-fabric",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
 SHIPPED = [path for folder in ("midway_hub", "training") for path in (ROOT / folder).rglob("*.py")]
 
 

@@ -1,5 +1,6 @@
 """What makes worlds more like real pairs: warps, cut-out shapes, limbs, compression, and families in one batch."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,6 @@ def test_photographs_of_scikit_image_are_found_or_asked_for(monkeypatch):
     found = find_photographs(Path("scikit-image"))
     assert "coffee.png" in [path.name for path in found]
     assert Worlds(world(textures={**TEXTURES.model_dump(), "photographs": "scikit-image"}), [0], CPU).atlas.levels > 1
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "skimage", None)
     with pytest.raises(FileNotFoundError, match=r"pip install 'midway-hub\[photographs\]'"):
         find_photographs(Path("scikit-image"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -151,13 +150,14 @@ def find_photographs(folder: Path) -> list[Path]:
 
 def _of_scikit_image() -> list[Path]:
     """Return the photographs of scikit-image that are CC0 or in the public domain, by its own list of sources."""
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
+    try:
+        import skimage
+    except ImportError as error:
         raise FileNotFoundError(
             f"textures.photographs=scikit-image: scikit-image is not installed; {how_to_install('skimage')}, or name a "
             "folder of pictures, or null"
-        )
-    folder = Path(spec.origin).parent / "data"
+        ) from error
+    folder = Path(skimage.__file__).parent / "data"
     found = [path for path in (folder / name for name in PUBLIC_DOMAIN) if path.is_file()]
     if not found:
         raise FileNotFoundError(f"textures.photographs=scikit-image: none of its pictures is in {folder}")
