@@ -28,7 +28,7 @@ _CITATION = (
 )
 
 # sha256 of midway_hub/weights/midway_pico/model.safetensors.
-SYNTHETIC_SHA256: str | None = "3d55d5eab6991cc09b04903bf5cde8846b2e8f8330a11996ec1f838479206e31"
+SYNTHETIC_SHA256: str | None = "0f2ff98b79e8cd3e1689bb9892d5b0bbb6b4ab5c8506a6f16bd5dea18c982519"
 
 # sha256 of midway_hub/weights/midway_pico_untrained/model.safetensors. None switches the check off.
 PICO_SHA256: str | None = "894ad64de092de5bb1cbd87ae2581bec624b244e1ff218c36cad358082fb4485"
