@@ -168,6 +168,8 @@ def test_what_cannot_be_adapted_is_refused(clip, tmp_path):
         adapt_flow(net, folder, tmp_path / "full")
     with pytest.raises(ValueError, match="has 4 pairs of frames 5 apart; adaptation needs 6"):
         adapt_flow(net, folder, tmp_path / "out", every=5)
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1, got 0"):
+        adapt_flow(net, folder, tmp_path / "out", every=0)
     with pytest.raises(ValueError, match="minutes must be positive"):
         adapt_flow(net, folder, tmp_path / "out", minutes=0)
     assert issubclass(NotBetterError, ValueError)

@@ -1,7 +1,8 @@
-"""Finetuning a correlation head on one's own video, measured on frames that are held back."""
+"""Finetuning a correlation head on one's own video, measured on pairs that are held back."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import time
@@ -37,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class NotBetterError(ValueError):
-    """Adaptation did not lower the error on frames that were held back; nothing was written."""
+    """Adaptation did not lower the error on pairs that were held back; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def adapt_flow(
         raise ValueError("adaptation is of correlation heads; this checkpoint's flow head is of kind 'dpt'")
     if (steps is None and not minutes > 0) or (steps is not None and steps < 1):
         raise ValueError(f"minutes must be positive and steps at least 1, got {minutes} and {steps}")
+    if type(every) is not int or every < 1:
+        raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
     folder = _empty_folder(Path(out))
     pairs = read_pairs(net, video, every=every, size=size, reader=reader, progress=progress)
     held, trained = pairs[::HELD_BACK], [pair for index, pair in enumerate(pairs) if index % HELD_BACK]
@@ -227,7 +230,8 @@ class _Run:
                     self._measure()
         except KeyboardInterrupt:
             self.interrupted = True
-            self._measure()
+            with contextlib.suppress(KeyboardInterrupt):  # pressed again: the best so far is kept all the same
+                self._measure()
         self.seconds = round(time.monotonic() - started, 1)
 
     def _shares(self, started: float, minutes: float, steps: int | None) -> Iterator[float]:
