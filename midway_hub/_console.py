@@ -18,12 +18,21 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from midway_hub._extras import explained
-from midway_hub._progress import told, watched_downloads
+from midway_hub._progress import speed, told, watched_downloads
 
 if TYPE_CHECKING:
     from midway_hub import extraction
@@ -229,9 +238,18 @@ def _bars(enabled: bool) -> Iterator[Progress | None]:
     if not (enabled and ERR.is_terminal):
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=ERR) as progress:
         yield progress
+
+
+class _Speed(ProgressColumn):
+    """Steps a second, or seconds a step, as the lines say it where there is no terminal."""
+
+    def render(self, task: Task) -> Text:
+        """Return it; empty where it is not known yet."""
+        made = task.finished_speed or task.speed
+        return Text(speed(made) if made else "")
 
 
 def _line(text: str) -> None:

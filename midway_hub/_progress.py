@@ -77,7 +77,7 @@ class _Step:
         parts = [f"{self.what}: {self.done}" + (f" of {self.total}" if self.total else "")]
         made, seconds = self.done - self._first, now - self._since
         if made > 0 and seconds > 0 and self.done != self.total:
-            parts.append(f"{made / seconds:.3g} a second" if made > seconds else f"{seconds / made:.3g} s each")
+            parts.append(speed(made / seconds))
             if self.total:
                 parts.append(f"{duration((self.total - self.done) * seconds / made)} left")
         return ", ".join(parts) + (f" ({self.detail})" if self.detail else "")
@@ -100,6 +100,11 @@ def told(tell: Callable[[str], None]) -> Iterator[Lines]:
         ended.set()
         thread.join()
         lines.close()
+
+
+def speed(steps: float) -> str:
+    """Return how fast steps are made: `12.5 a second`, or below one a second `2.5 s each`."""
+    return f"{steps:.3g} a second" if steps > 1 else f"{1 / steps:.3g} s each"
 
 
 def duration(seconds: float) -> str:

@@ -81,16 +81,17 @@ def flow(
             "--model",
             "-m",
             help="A checkpoint: registry name, Hub repo, folder or file. Or an estimator by others: dis (OpenCV), "
-            "raft_large, raft_small (torchvision; weights that it has downloaded before, or raft_small=FILE; those of "
+            "raft_large, raft_small (torchvision, which downloads their weights, or raft_small=FILE; those of "
             "raft_large were finetuned on Sintel, KITTI and HD1K), ptlflow:NAME (with that package; each model's "
-            "weights are under its authors' licence).",
+            "weights are under its authors' licence). A checkpoint in a folder of such a name: ./dis.",
         ),
     ] = DEFAULT_MODEL,
     compare: Annotated[
         str | None,
         typer.Option(
             help="More estimators, such as dis,raft_small: -o becomes one picture or video of the frames and every "
-            "one's flow, side by side under one scale, with its seconds a pair."
+            "one's flow, side by side under one scale, with its seconds a pair. Each takes those of the other options "
+            "that are for its kind."
         ),
     ] = None,
     both: Annotated[
@@ -135,12 +136,13 @@ def flow(
 
     found = find_flow_sources(fetched(inputs))
     look = FlowLook(max_flow, arrows, legend, side_by_side)
+    names = [model] if compare is None else [model, *_names(compare, model)]
+    _check_checkpoint_options(names, dtype=dtype, fast=fast)
     if fast:
-        size, dtype = _fast(size, dtype, model, device, as_json=as_json)
+        size, dtype = _fast(size, dtype, updates, device)
     windows: dict[str, Any] = {"size": _flow_size(size), "tile": tile_of(tile), "overlap": overlap}
     windows |= {} if updates is None else {"updates": updates}
     windows |= {"both": True} if both else {}
-    film = {"every": every, "reader": reader, "look": look, **windows}
     to_folder = out.is_dir() or not out.suffix
     if (kitti or picture) and (to_folder or found[0].clip):
         raise ValueError(
@@ -150,9 +152,6 @@ def flow(
         raise ValueError(
             f"-o {out} is one file, and there is more than one video or pair; name a folder: -o {out.stem}"
         )
-    net = _estimator(model, dtype=dtype, device=device, offline=offline)
-    if fast and net.has_flow_head and net.flow_head.config.kind == "correlation":
-        windows.setdefault("updates", FAST_UPDATES)
     if compare is not None:
         drawn = both or kitti or picture or arrows or side_by_side or not legend
         if to_folder or drawn:
@@ -160,9 +159,13 @@ def flow(
                 "--compare writes one picture or video of all: -o FILE.png or FILE.mp4, without --both, --kitti, "
                 "--picture, --arrows, --side-by-side and --no-legend"
             )
-        names = _names(compare, model)
-        others = {name: _estimator(name, dtype=dtype, device=device, offline=offline) for name in names}
-        facts = _compared({model: net, **others}, found[0], out, windows, every, reader, max_flow)
+    nets = {name: _estimator(name, dtype=dtype, device=device, offline=offline) for name in names}
+    net = nets[model]
+    if fast and any(map(_takes_updates, nets.values())):
+        windows.setdefault("updates", FAST_UPDATES)
+    film = {"every": every, "reader": reader, "look": look, **windows}
+    if compare is not None:
+        facts = _compared(nets, found[0], out, windows, every, reader, max_flow)
     elif found[0].pairs and not to_folder:
         facts = write_pair_flow(net, found[0].pairs[0], out, kitti=kitti, picture=picture, look=look, **windows)
     else:
@@ -191,22 +194,34 @@ def _estimator(name: str, *, dtype: str, device: str | None, offline: bool) -> A
     from midway_hub.devices import choose_device
     from midway_hub.flow_peers import is_peer, make_peer
 
-    if is_peer(name) and not Path(name).exists():
-        return make_peer(name, device=choose_device(device))
+    if is_peer(name):
+        return make_peer(name, device=choose_device(device), download=not offline)
     return load_network(name, dtype=dtype, device=device, offline=offline)
 
 
-def _fast(size: str, dtype: str, model: str, device: str | None, *, as_json: bool) -> tuple[str, str]:
-    """Choose what is fast where nothing was chosen, and say what."""
-    from midway_hub.devices import choose_device, native_bfloat16
+def _check_checkpoint_options(names: list[str], *, dtype: str, fast: bool) -> None:
+    """Refuse options of checkpoints where there is none."""
     from midway_hub.flow_peers import is_peer
 
-    if is_peer(model):
-        raise ValueError(f"--fast is of checkpoints; {model} runs as it is")
+    asked = ["--fast"] * fast + [f"--dtype {dtype}"] * (dtype != "float32")
+    if asked and all(map(is_peer, names)):
+        as_is = "runs as it is" if len(names) == 1 else "run as they are"
+        raise ValueError(f"{' and '.join(asked)} is of checkpoints; {' and '.join(names)} {as_is}")
+
+
+def _takes_updates(net: Any) -> bool:
+    from midway_hub import MidwayNetwork
+
+    return isinstance(net, MidwayNetwork) and net.has_flow_head and net.flow_head.config.kind == "correlation"
+
+
+def _fast(size: str, dtype: str, updates: int | None, device: str | None) -> tuple[str, str]:
+    """Choose what is fast where nothing was chosen, and say what."""
+    from midway_hub.devices import choose_device, native_bfloat16
+
     size = "half" if size == "default" else size
     dtype = "bfloat16" if dtype == "float32" and native_bfloat16(choose_device(device)) else dtype
-    if not as_json:
-        console.warning(f"fast: size {size}, {dtype}; a correlation head takes {FAST_UPDATES} updates")
+    console.warning(f"fast: size {size}, {dtype}; a correlation head takes {updates or FAST_UPDATES} updates")
     return size, dtype
 
 
@@ -219,10 +234,9 @@ def _compared(
     reader: str,
     largest: float | None,
 ) -> dict[str, Any]:
-    from midway_hub import MidwayNetwork
-    from midway_hub.dense.comparison import compare_pair, compare_video
+    from midway_hub.dense.comparison import compare_pair, compare_video, options_by_kind
 
-    estimators = {name: (net, windows if isinstance(net, MidwayNetwork) else {}) for name, net in nets.items()}
+    estimators = options_by_kind(nets, windows)
     if source.pairs:
         return compare_pair(estimators, source.pairs[0], out, largest=largest)
     with console.step_bars() as bars:

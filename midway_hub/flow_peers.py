@@ -48,12 +48,17 @@ def is_peer(text: str) -> bool:
     return text.partition("=")[0] in PEERS or text.startswith(PTLFLOW)
 
 
-def make_peer(text: str, *, device: torch.device | str = "cpu") -> FlowPeer:
+def make_peer(text: str, *, device: torch.device | str = "cpu", download: bool = False) -> FlowPeer:
     """Make an estimator by its name: `dis`, `raft_large`, `raft_small`, `ptlflow:NAME`, or with weights `NAME=FILE`.
 
-    RAFT without a file takes the weights that torchvision has downloaded before: those of `raft_small` were trained on
-    FlyingChairs and FlyingThings, those of `raft_large` finetuned on Sintel, KITTI and HD1K too, so that its numbers
-    there are of data it has seen. ptlflow gets its own weights, each model's under its authors' licence.
+    RAFT without a file takes torchvision's weights: those of `raft_small` were trained on FlyingChairs and
+    FlyingThings, those of `raft_large` finetuned on Sintel, KITTI and HD1K too, so that its numbers there are of data
+    it has seen. ptlflow gets its own weights, each model's under its authors' licence.
+
+    Args:
+        text: The name.
+        device: Where networks run.
+        download: Whether torchvision may download RAFT's weights where it has not before.
 
     Raises:
         ImportError: A package is missing.
@@ -65,8 +70,8 @@ def make_peer(text: str, *, device: torch.device | str = "cpu") -> FlowPeer:
         return PtlFlow(name.removeprefix(PTLFLOW), weights=Path(weights) if weights else None, device=device)
     makers: dict[str, Callable[[], FlowPeer]] = {
         "dis": DIS,
-        "raft_large": lambda: RAFT("large", weights=raft_weights("large", weights), device=device),
-        "raft_small": lambda: RAFT("small", weights=raft_weights("small", weights), device=device),
+        "raft_large": lambda: RAFT("large", weights=raft_weights("large", weights, download=download), device=device),
+        "raft_small": lambda: RAFT("small", weights=raft_weights("small", weights, download=download), device=device),
     }
     if name not in makers:
         raise ValueError(f"there is no estimator {name!r}; there are: {', '.join(PEERS)}")
@@ -100,12 +105,18 @@ class DIS:
             "version": cv2.__version__,
             "short_side": None,
         }
+        self._refusal: type[Exception] = cv2.error
         self._grey = lambda frame: cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         self._search: Any = cv2.DISOpticalFlow.create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return flow (2, H, W); see `FlowPeer`."""
-        flow = self._search.calc(self._grey(first), self._grey(second), None)
+        """Return flow (2, H, W); see `FlowPeer`. A ValueError says where OpenCV refuses frames: they are too small."""
+        try:
+            flow = self._search.calc(self._grey(first), self._grey(second), None)
+        except self._refusal as error:
+            height, width = first.shape[:2]
+            reason = getattr(error, "err", None) or error
+            raise ValueError(f"dis does not take frames of {height}×{width} (height×width): {reason}") from None
         return np.ascontiguousarray(flow.transpose(2, 0, 1), dtype=np.float32)
 
 
@@ -122,7 +133,8 @@ class RAFT:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Another size, or weights of another network.
+        IrregularFileError: The weights are a pipe or a device.
+        ValueError: Another size, or weights that are damaged or of another network.
     """
 
     def __init__(
@@ -173,18 +185,25 @@ def _padded(frame: Tensor) -> Tensor:
 
 
 def _load(network: torch.nn.Module, weights: Path) -> None:
+    refuse_irregular(weights)
     if not weights.is_file():
         raise FileNotFoundError(f"no weights of RAFT at {weights}")
+    try:
+        network.load_state_dict(_state_dict(weights))
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged file, torch's reader and its unpickler raise what they come across
+        reason = str(error)[:300] or type(error).__name__
+        raise ValueError(f"{weights} does not hold the weights of this RAFT, or is damaged: {reason}") from error
+
+
+def _state_dict(weights: Path) -> dict[str, Tensor]:
     if weights.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        state = load_file(weights)
-    else:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{weights} does not hold the weights of this RAFT: {str(error)[:300]}") from error
+        return load_file(weights)
+    state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
+    return state
 
 
 class PtlFlow:
@@ -208,7 +227,9 @@ class PtlFlow:
             raise ImportError(f"{PTLFLOW}{model} needs the package ptlflow: pip install ptlflow") from error
         chosen = "things" if weights is None else str(weights)
         try:
-            self.network = ptlflow.get_model(model, ckpt_path=None if chosen == RANDOM else chosen)
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(SEED)
+                self.network = ptlflow.get_model(model, ckpt_path=None if chosen == RANDOM else chosen)
         except Exception as error:
             raise ValueError(f"ptlflow gives no model {model!r} with weights {chosen!r}: {error}") from error
         self.network = self.network.eval().to(checked_device(device))
@@ -217,7 +238,8 @@ class PtlFlow:
         self.settings: dict[str, Any] = {
             "kind": f"ptlflow {model}",
             "version": ptlflow.__version__,
-            "weights": chosen,
+            "weights": f"random weights (seed {SEED})" if chosen == RANDOM else chosen,
+            "sha256": _digest(Path(chosen)) if Path(chosen).is_file() else None,
             "device": str(device),
             "short_side": None,
         }
@@ -233,19 +255,39 @@ class PtlFlow:
         return np.ascontiguousarray(found["flows"][0, 0].float().cpu().numpy())
 
 
-def raft_weights(size: str, text: str) -> Path | None:
-    """Return the file of RAFT's weights that is meant: the one named, or torchvision's where it is cached."""
+def raft_weights(size: str, text: str, *, download: bool = False) -> Path | None:
+    """Return the file of RAFT's weights that is meant: the one named, or torchvision's, cached or downloaded now.
+
+    Args:
+        size: `large` or `small`.
+        text: A file, `random` for none, or nothing for torchvision's.
+        download: Whether torchvision may download its own.
+
+    Raises:
+        ValueError: There are none, or they cannot be downloaded.
+    """
     from torchvision.models import optical_flow
 
     if text:
         return None if text == RANDOM else Path(text)
-    published = getattr(optical_flow, f"Raft_{size.capitalize()}_Weights").DEFAULT.url.rpartition("/")[2]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / published
-    if not cached.is_file():
+    published = getattr(optical_flow, f"Raft_{size.capitalize()}_Weights").DEFAULT
+    name = published.url.rpartition("/")[2]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if cached.is_file():
+        return cached
+    advice = (
+        f"name a file, raft_{size}=FILE, or put {name} there; raft_{size}={RANDOM} measures the time of an untrained "
+        "one"
+    )
+    if not download:
+        raise ValueError(f"raft_{size} needs weights, and there are none at {cached}: {advice}")
+    try:
+        published.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no connection, no room, or not the file that was published
         raise ValueError(
-            f"raft_{size} needs weights, and there are none at {cached}: name a file, raft_{size}=FILE, "
-            f"or put {published} there; raft_{size}={RANDOM} measures the time of an untrained one"
-        )
+            f"raft_{size} needs weights, there are none at {cached}, and {published.url} cannot be downloaded "
+            f"({error}): {advice}"
+        ) from error
     return cached
 
 

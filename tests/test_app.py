@@ -515,6 +515,34 @@ def test_a_flow_head_gives_arrows_colours_and_their_wheel(with_heads):
     assert re.search(r"longest vector is \d+\.\d px", html)
 
 
+def test_the_flow_tab_shows_what_the_target_frame_does_not(with_heads):
+    from midway_hub.app.tabs.flow import COARSE, HEAD, _flow
+
+    html = _flow(with_heads, HEAD, no_progress, arrows=True, both=True)
+    assert html.count("<img") == 4
+    assert "What the target frame does not show, in red" in html
+    html = _flow(with_heads, COARSE, no_progress, arrows=True, both=True)
+    assert html.count("<img") == 3
+    assert "is told by the flow head and by DIS only" in html
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_the_flow_tab_shows_the_flow_of_dis_also_without_a_flow_head(session, tiny_net, both):
+    pytest.importorskip("gradio", reason="the page needs the extra `app`")
+    pytest.importorskip("cv2", reason="DIS needs the extra `peers`")
+    from midway_hub.app.tabs.flow import DIS, _flow
+    from midway_hub.dense import clip_flow
+    from midway_hub.flow_peers import make_peer
+
+    session.use(Chosen("/some/folder", tiny_net))
+    html = _flow(session, DIS, no_progress, arrows=False, both=both)
+    (expected,) = clip_flow(make_peer("dis"), session.pair.frames)
+    longest = np.linalg.norm(expected.flow, axis=2).max()
+    assert longest > 1
+    assert f"longest vector is {longest:.1f} px" in html
+    assert html.count("<img") == 3 + both
+
+
 def test_a_segmentation_head_gives_an_overlay_and_a_legend_of_shares(with_heads):
     from midway_hub.app.tabs.segmentation import _classes
 

@@ -16,6 +16,7 @@ from video_clips import write_clip
 
 from midway_hub.cli import app
 from midway_hub.dense import clip_flow, flow_between
+from midway_hub.dense.comparison import compare_video, options_by_kind
 from midway_hub.devices import native_bfloat16
 from midway_hub.flow_io import read_flow
 from midway_hub.flow_peers import DIS, is_peer, make_peer
@@ -25,10 +26,14 @@ from midway_hub.video import open_video
 pytest.importorskip("cv2")
 
 
+DPT = {"layer_dims": (8, 8, 8, 8), "feature_dim": 8, "last_dim": 4, "tile": (32, 48)}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("correlation")
     make_tiny_net(target_network="shared", flow_head=HEAD).save_pretrained(folder / "net")
+    make_tiny_net(flow_head=DPT).save_pretrained(folder / "dpt")
     noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     picture = Image.fromarray(noise).resize((130, 90), Image.Resampling.BICUBIC)
     for number in range(3):
@@ -186,6 +191,9 @@ def test_a_comparison_of_a_video_is_a_video(folder, tmp_path):
         (("-m", "dis", "--compare", "raft_small=random", "--arrows"), "--compare writes one picture or video"),
         (("-m", "dis", "--compare", "dis"), "names one estimator twice"),
         (("-m", "dis", "--updates", "0"), "dis has no updates"),
+        (("-m", "dis", "--dtype", "bfloat16"), "--dtype bfloat16 is of checkpoints; dis runs as it is"),
+        (("-m", "dis", "--compare", "raft_small=random", "--fast"), "dis and raft_small=random run as they are"),
+        (("-m", "dis", "--compare", "raft_small=random", "--size", "64"), "none of dis, raft_small=random takes size"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(folder, tmp_path, options, message):
@@ -193,6 +201,126 @@ def test_options_that_do_not_go_together_are_refused(folder, tmp_path, options, 
     assert code != 0
     assert message in " ".join(err.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("dis", ("--size", "64"), "dis has no size"),
+        ("net", ("--updates", "0"), "updates must be a whole number from 1 to 256, got 0"),
+        ("net", ("--tile", "32x48"), "takes no windows; leave the tile out"),
+        ("dpt", ("--updates", "3"), "updates and initial are of correlation heads"),
+        ("dpt", ("--overlap", "0.5"), "name a tile too"),
+        ("dpt", ("--tile", "32x48", "--overlap", "1"), "overlap must be at least 0 and below 1, got 1.0"),
+    ],
+)
+def test_options_that_a_model_does_not_take_leave_no_folder_behind(folder, tmp_path, model, options, message):
+    name = model if model == "dis" else folder / model
+    code, _, err = run(folder, "-o", tmp_path / "out", "-m", name, *options)
+    assert code != 0
+    assert message in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_results_called_like_an_estimator_is_not_taken_for_a_checkpoint(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = (folder, "-o", "dis", "-m", "dis", "--json")
+    assert json.loads(run(*command)[1])["pairs"] == 2
+    assert json.loads(run(*command)[1])["finished_before"] == 2
+
+
+def test_frames_whose_files_would_be_one_are_refused(folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("a.png", "a_backward.png", "b.png")):
+        (tmp_path / "in" / name).write_bytes((folder / f"{number}.png").read_bytes())
+    code, _, err = run(tmp_path / "in", "-o", tmp_path / "out", "-m", "dis", "--both")
+    assert code != 0
+    assert "two frames would write a_backward.flo" in " ".join(err.split())
+    assert run(tmp_path / "in", "-o", tmp_path / "forward", "-m", "dis")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "forward").glob("*.flo")) == ["a.flo", "a_backward.flo"]
+
+
+def test_a_list_with_frames_too_small_for_dis_goes_on_with_the_others(folder, tmp_path):
+    for number in range(2):
+        Image.new("RGB", (9, 8)).save(tmp_path / f"tiny{number}.png")
+    first, second = pair(folder)
+    (tmp_path / "pairs.txt").write_text(f"tiny0.png tiny1.png\n{first} {second}\n")
+    code, out, _ = run(tmp_path / "pairs.txt", "-o", tmp_path / "out", "-m", "dis", "--json")
+    assert code == 1
+    assert json.loads(out)["pairs"] == 1
+    assert "dis does not take frames of 8×9" in next(iter(json.loads(out)["failed"].values()))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gif"])
+def test_fast_takes_four_updates_of_videos_too(folder, tmp_path, suffix, monkeypatch):
+    from midway_hub import MidwayNetwork
+
+    write_clip(tmp_path / "clip.mp4", 4)
+    seen = []
+    real = MidwayNetwork.flow_of_clip
+
+    def watched(net, frames, **options):
+        seen.append(options["updates"])
+        return real(net, frames, **options)
+
+    monkeypatch.setattr(MidwayNetwork, "flow_of_clip", watched)
+    for options, updates in ((("--fast",), 4), (("--fast", "--updates", "3"), 3)):
+        out = tmp_path / f"out{updates}{suffix}"
+        code, _, err = run(tmp_path / "clip.mp4", "-o", out, "-m", folder / "net", *options)
+        assert code == 0, err
+        assert f"a correlation head takes {updates} updates" in " ".join(err.split())
+        assert {*seen} == {updates}
+        seen.clear()
+
+
+def test_heads_of_both_kinds_are_compared_each_with_the_options_of_its_own(folder, tmp_path):
+    from midway_hub import MidwayNetwork
+
+    nets = {name: MidwayNetwork.from_pretrained(folder / name) for name in ("net", "dpt")} | {"dis": make_peer("dis")}
+    asked = {"size": "half", "tile": (32, 48), "overlap": 0.5, "updates": 3}
+    taken = {name: options for name, (_, options) in options_by_kind(nets, asked).items()}
+    assert taken == {
+        "net": {"size": "half", "updates": 3},
+        "dpt": {"size": "half", "tile": (32, 48), "overlap": 0.5},
+        "dis": {},
+    }
+    others = f"{folder / 'net'},{folder / 'dpt'}"
+    command = (*pair(folder), "-o", tmp_path / "c.png", "-m", "dis", "--compare", others, "--fast", "--json")
+    code, out, err = run(*command)
+    assert code == 0, err
+    assert len(json.loads(out)["compared"]) == 3
+    with pytest.raises(ValueError, match="none of dpt takes updates; leave it out"):
+        options_by_kind({"dpt": nets["dpt"]}, {"size": None, "updates": 3})
+
+
+class Growing:
+    """An estimator whose flow gets longer by a pixel from pair to pair."""
+
+    def __init__(self, longer=0):
+        self.name, self.settings, self.pairs, self.longer = "growing", {}, 0, longer
+
+    def __call__(self, first, second):
+        self.pairs += 1
+        flow = np.zeros((2, *first.shape[:2]), np.float32)
+        flow[0] = self.pairs + self.longer
+        return flow
+
+
+def test_a_comparison_of_a_video_tells_the_means_of_all_its_pairs(tmp_path):
+    write_clip(tmp_path / "clip.mp4", 4)
+    estimators = {"a": (Growing(), {}), "b": (Growing(longer=2), {})}
+    facts = compare_video(estimators, tmp_path / "clip.mp4", tmp_path / "c.gif")
+    assert facts["pairs"] == 3
+    assert facts["compared"]["a"]["mean_flow"] == pytest.approx((1 + 2 + 3) / 3)
+    assert facts["compared"]["b"]["mean_flow"] == pytest.approx((3 + 4 + 5) / 3)
+    assert facts["compared"]["b"]["distance_to_first"] == pytest.approx(2)
+    assert "note" not in facts
+
+
+def test_a_comparison_says_that_a_video_is_cut_off(tmp_path, sample_videos):
+    clip = sample_videos / "derived_truncated_faststart_udacity.mp4"
+    facts = compare_video({"dis": (make_peer("dis"), {})}, clip, tmp_path / "c.mp4", every=6)
+    assert facts["note"].startswith("only the first 13 frames can be read")
 
 
 def test_estimators_by_others_are_told_from_checkpoints_by_their_names():

@@ -1,6 +1,8 @@
 """Estimators of flow: the network, and the peers it is compared with."""
 
 import builtins
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ from midway_hub.training.evaluation.weights import weights_digest
 from torchvision.models.optical_flow import Raft_Small_Weights
 
 from midway_hub import MidwayNetwork
-from midway_hub.flow_peers import DIS, RAFT
+from midway_hub._regular import IrregularFileError
+from midway_hub.flow_peers import DIS, RAFT, make_peer
 from midway_hub.models.network import MissingHeadError
 from midway_hub.processing import MidwayImageProcessor
 
@@ -213,6 +216,27 @@ def test_weights_of_another_raft_are_refused(tmp_path):
         RAFT("small", weights=tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize("name", ["raft.pth", "raft.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"junk\n", b"PK\x03\x04 no archive"])
+def test_damaged_weights_are_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} does not hold the weights of this RAFT, or is damaged: \w"):
+        RAFT("small", weights=tmp_path / name)
+
+
+def test_weights_that_are_a_pipe_are_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "raft.pth")
+    with pytest.raises(IrregularFileError, match=r"raft\.pth is a named pipe"):
+        make_peer(f"raft_small={tmp_path / 'raft.pth'}")
+
+
+def test_dis_says_which_frames_are_too_small_for_it():
+    pytest.importorskip("cv2")
+    tiny = np.zeros((8, 9, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"dis does not take frames of 8×9 \(height×width\): .*12"):
+        DIS()(tiny, tiny)
+
+
 class PixelNet(MidwayNetwork):
     """A network whose features are the pixels of each patch, so that whole-patch shifts match exactly."""
 
@@ -275,6 +299,54 @@ def test_raft_takes_the_weights_that_torchvision_has_downloaded(tmp_path, monkey
     (peer,) = build_peers(["raft_small"])
     assert peer.name == "raft_small"
     assert peer.settings["weights"] == cached.name
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A function that publishes bytes as torchvision's weights of raft_small, from a file instead of its server."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+
+    def publish(content, digest=None):
+        file = tmp_path / f"raft_small-{digest or hashlib.sha256(content).hexdigest()[:8]}.pth"
+        file.write_bytes(content)
+        monkeypatch.setattr(Raft_Small_Weights.DEFAULT.value, "url", file.as_uri())
+        return file
+
+    return publish
+
+
+def test_torchvision_downloads_the_weights_of_raft_once(tmp_path, published):
+    torch.save(RAFT("small").network.state_dict(), tmp_path / "state.pth")
+    file = published((tmp_path / "state.pth").read_bytes())
+    with pytest.raises(ValueError, match="raft_small needs weights, and there are none"):
+        make_peer("raft_small")
+    peer = make_peer("raft_small", download=True)
+    assert peer.settings["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    file.unlink()
+    assert make_peer("raft_small").settings == peer.settings
+
+
+def test_weights_that_cannot_be_downloaded_are_a_sentence(published):
+    published(b"").unlink()
+    with pytest.raises(ValueError, match=r"file://.* cannot be downloaded \(.*No such file.*\): name a file"):
+        make_peer("raft_small", download=True)
+
+
+def test_weights_that_are_not_the_published_ones_are_not_kept(tmp_path, published):
+    published(b"something else", digest="00000000")
+    with pytest.raises(ValueError, match="cannot be downloaded"):
+        make_peer("raft_small", download=True)
+    assert not list((tmp_path / "home").rglob("*.pth"))
+
+
+def test_a_model_of_ptlflow_gives_flow_at_the_frames_size_and_is_the_same_every_time(frames):
+    pytest.importorskip("ptlflow")
+    large = [np.tile(frame, (4, 4, 1)) for frame in frames]
+    first, second = make_peer("ptlflow:raft_small=random"), make_peer("ptlflow:raft_small=random")
+    estimate = first(*large)
+    assert (estimate.shape, estimate.dtype) == ((2, 180, 244), np.float32)
+    assert first.name == "ptlflow:raft_small (random weights)"
+    np.testing.assert_allclose(second(*large), estimate, rtol=1e-4, atol=1e-4)
 
 
 def test_every_peer_stores_the_resolution_it_looks_at(tiny_net, flow_net):

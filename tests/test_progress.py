@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from midway_hub.training.timeline import Timeline
 from rich.console import Console
 
 from midway_hub import _console as console
-from midway_hub._progress import LONGEST, Lines, download_watcher, duration, told, watched_downloads
+from midway_hub._progress import LONGEST, Lines, download_watcher, duration, speed, told, watched_downloads
 from midway_hub.extraction import Progress
 from midway_hub.extraction.sources import Source
 
@@ -127,9 +128,16 @@ def test_on_a_terminal_steps_are_bars(monkeypatch):
     written = io.StringIO()
     monkeypatch.setattr(console, "ERR", Console(file=written, force_terminal=True, width=80))
     with console.step_bars() as bars:
-        bars("frames", 3, 8)
+        for done in range(4):
+            bars("frames", done, 8)
+            time.sleep(0.01)
     assert "3/8" in written.getvalue()
+    assert re.search(r"\d a second", written.getvalue())
     assert "going on" not in written.getvalue()
+
+
+def test_speed_is_steps_a_second_or_seconds_a_step():
+    assert (speed(12.54), speed(0.4)) == ("12.5 a second", "2.5 s each")
 
 
 def test_downloads_are_told_to_whoever_asks_and_only_then(said):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from midway_hub.dense.colour_scale import ColourScale
+from midway_hub.dense.colour_scale import ColourScale, vector_lengths
 from midway_hub.dense.estimates import FlowEstimate, clip_flow
-from midway_hub.dense.flow_files import as_pixels, common_scale, load_pair, scale_facts
+from midway_hub.dense.flow_files import as_pixels, common_scale, load_pair, reach_notes, scale_facts
 from midway_hub.dense.propagated_files import open_frames
 from midway_hub.dense.writing import Progress, check_places, checked_picture, no_progress, save_picture
 from midway_hub.drawing import strip
@@ -25,6 +25,35 @@ from midway_hub.video.writer import check_video_ending, write_video
 
 Estimators = Mapping[str, tuple[MidwayNetwork | FlowPeer, Mapping[str, Any]]]
 """By name: what estimates flow, and the options of `clip_flow` that it takes."""
+
+
+TAKEN = {"dpt": ("size", "tile", "overlap"), "correlation": ("size", "updates")}
+"""Options of `clip_flow` by the kind of flow head that takes them."""
+
+
+def options_by_kind(nets: Mapping[str, MidwayNetwork | FlowPeer], asked: Mapping[str, Any]) -> Estimators:
+    """Give every estimator of a comparison those of the options that are for its kind.
+
+    Args:
+        nets: What estimates flow, by name.
+        asked: Options of `clip_flow`.
+
+    Raises:
+        ValueError: An option that none of them takes.
+        MissingHeadError: A network has no flow head.
+    """
+    taken = {name: (net, _taken(net, asked)) for name, net in nets.items()}
+    given = (option for option, value in asked.items() if value not in ("default", None))
+    if left := [option for option in given if all(option not in options for _, options in taken.values())]:
+        raise ValueError(f"none of {', '.join(nets)} takes {' and '.join(left)}; leave it out")
+    return taken
+
+
+def _taken(net: MidwayNetwork | FlowPeer, options: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(net, MidwayNetwork):
+        return {}
+    net.require_flow_head()
+    return {name: value for name, value in options.items() if name in TAKEN[net.flow_head.config.kind]}
 
 
 class _Timed:
@@ -39,6 +68,7 @@ class _Timed:
         self._waiting: deque[Any] = deque()
         self._flows = clip_flow(estimator, self._frames(), **options)
         self.seconds: list[float] = []
+        self._beyond, self._reach = 0, 0.0
 
     def _frames(self) -> Iterator[Any]:
         while self._waiting:
@@ -50,12 +80,51 @@ class _Timed:
         started = time.perf_counter()
         estimate = next(self._flows)
         self.seconds.append(time.perf_counter() - started)
+        self._beyond, self._reach = self._beyond + estimate.out_of_reach, estimate.reach or 0.0
         return estimate
+
+    @property
+    def note(self) -> str:
+        """Say where motion was probably out of reach; usually empty."""
+        return reach_notes(self._beyond, len(self.seconds), self._reach).get("note", "")
 
     @property
     def usual(self) -> float:
         """Median seconds of a pair; of one alone its own, with what is done once."""
         return float(np.median(self.seconds)) if self.seconds else float("nan")
+
+
+class _Figures:
+    """Means over all pairs of how long the vectors of each estimator are, and how far from those of the first.
+
+    Args:
+        timed: The estimators by name.
+    """
+
+    def __init__(self, timed: Mapping[str, _Timed]) -> None:
+        self._timed = timed
+        self._lengths = {name: list[float]() for name in timed}
+        self._distances = {name: list[float]() for name in timed}
+
+    def add(self, flows: Mapping[str, np.ndarray]) -> None:
+        """Note the flow (H, W, 2) of every estimator between the same two frames."""
+        first = next(iter(flows.values()))
+        for name, flow in flows.items():
+            self._lengths[name].append(float(vector_lengths(flow).mean()))
+            self._distances[name].append(float(vector_lengths(flow - first).mean()))
+
+    def facts(self, note: str = "") -> dict[str, Any]:
+        """Return them by estimator, and what users should know, beside a note of the clip's."""
+        compared = {
+            name: {
+                "seconds": round(timed.usual, 4),
+                "mean_flow": round(float(np.mean(self._lengths[name])), 3),
+                "distance_to_first": round(float(np.mean(self._distances[name])), 3),
+            }
+            for name, timed in self._timed.items()
+        }
+        notes = [note, *(f"{name}: {timed.note}" for name, timed in self._timed.items() if timed.note)]
+        return {"compared": compared, **reach_notes(0, 0, 0.0, *notes)}
 
 
 def compare_pair(
@@ -70,7 +139,8 @@ def compare_pair(
         largest: Pixels of motion that get the full colours; default: what 99% of all the estimates stay below.
 
     Returns:
-        What was written, and of every estimator its seconds, mean flow and mean distance to the first one's.
+        What was written, and of every estimator its seconds, mean flow and mean distance to the first one's; a `note`
+        where motion was probably out of reach of one.
 
     Raises:
         ValueError: Another ending, or images of two sizes; and as `clip_flow`.
@@ -84,7 +154,9 @@ def compare_pair(
     full = common_scale(list(flows.values())) if largest is None else largest
     panels = [(f"image {index + 1}", Image.fromarray(as_pixels(frame))) for index, frame in enumerate(frames)]
     save_picture(strip([*panels, *_drawn(flows, timed, full)]), picture)
-    return {"out": str(out), "colours_full_at": float(f"{full:.4g}"), "compared": _figures(flows, timed)}
+    figures = _Figures(timed)
+    figures.add(flows)
+    return {"out": str(out), "colours_full_at": float(f"{full:.4g}"), **figures.facts()}
 
 
 def compare_video(
@@ -109,7 +181,8 @@ def compare_video(
         progress: Called with what is being done, and how much of it.
 
     Returns:
-        As `compare_pair`, of the last pair.
+        As `compare_pair`: seconds are the median of the pairs, flow and distance the mean of all; a `note` also where
+        the video is cut off.
 
     Raises:
         ValueError: Another ending, fewer than two frames; and as `clip_flow`.
@@ -124,33 +197,21 @@ def compare_video(
             raise ValueError(f"{video} has too few frames: every {every} of them gives one; flow needs two")
         timed = {name: _Timed(net, options) for name, (net, options) in estimators.items()}
         scale = ColourScale(largest)
-        flows: dict[str, np.ndarray] = {}
+        figures = _Figures(timed)
 
         def pictures() -> Iterator[np.ndarray]:
-            nonlocal flows
             for number, (frame, following) in enumerate(pairwise(clip.frames)):
                 new = (following,) if number else (frame, following)
                 flows = {name: each.between(*new).flow for name, each in timed.items()}
+                figures.add(flows)
                 full = scale.of(np.concatenate(list(flows.values())))
                 yield np.asarray(strip([("frame", Image.fromarray(frame)), *_drawn(flows, timed, full)]))
 
         done = write_video(out, pictures(), fps=fps, progress=lambda done: progress("flow", done, total))
-    return {"out": str(out), "pairs": done, **scale_facts(scale), "compared": _figures(flows, timed)}
+    return {"out": str(out), "pairs": done, **scale_facts(scale), **figures.facts(clip.note)}
 
 
 def _drawn(
     flows: Mapping[str, np.ndarray], timed: Mapping[str, _Timed], largest: float
 ) -> list[tuple[str, Image.Image]]:
     return [(f"{name}, {timed[name].usual:.2f} s", flow_picture(flow, largest=largest)) for name, flow in flows.items()]
-
-
-def _figures(flows: Mapping[str, np.ndarray], timed: Mapping[str, _Timed]) -> dict[str, dict[str, float]]:
-    first = next(iter(flows.values()))
-    return {
-        name: {
-            "seconds": round(timed[name].usual, 4),
-            "mean_flow": round(float(np.linalg.norm(flow, axis=-1).mean()), 3),
-            "distance_to_first": round(float(np.linalg.norm(flow - first, axis=-1).mean()), 3),
-        }
-        for name, flow in flows.items()
-    }

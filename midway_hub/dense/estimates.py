@@ -12,7 +12,7 @@ import torch
 
 from midway_hub.dense.reach import FlowSize, flow_reach, flow_size, is_out_of_reach
 from midway_hub.flow_peers import FlowPeer
-from midway_hub.models.flow import Tile
+from midway_hub.models.flow import Tile, flow_window
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.models.occlusion import occluded
 from midway_hub.processing import Geometry, MidwayImageProcessor, load_frame
@@ -69,6 +69,38 @@ def flow_between(
     return estimate.flow
 
 
+def check_flow_options(
+    net: MidwayNetwork | FlowPeer,
+    *,
+    size: FlowSize = "default",
+    tile: Tile = "default",
+    overlap: float | None = None,
+    updates: int | None = None,
+    both: bool = False,
+) -> None:
+    """Refuse options of `clip_flow` that a network or an estimator by others does not take, before any frame is read.
+
+    Args:
+        net: As for `clip_flow`; so are the options. All take `both`.
+
+    Raises:
+        ValueError: An option makes no sense, or is one of another kind of estimator.
+        MissingHeadError: The network has no flow head.
+    """
+    if not isinstance(net, MidwayNetwork):
+        asked = {"size": size, "tile": tile, "overlap": overlap, "updates": updates}
+        if given := [name for name, value in asked.items() if value not in ("default", None)]:
+            raise ValueError(f"{net.name} has no {' and no '.join(given)}: it sees whole frames at their own size")
+        return
+    # Of a clip without frames, the options are all that is looked at.
+    next(net.flow_of_clip(iter(()), tile=tile, overlap=overlap, updates=updates, both=both), None)
+    window = flow_window(tile, net.flow_head.config, net.config.patch_size)
+    if window is None and overlap is not None:
+        raise ValueError(f"overlap={overlap} is that of windows, and there are none: name a tile too")
+    if overlap is not None and not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}")
+
+
 @torch.inference_mode()
 def clip_flow(
     net: MidwayNetwork | FlowPeer,
@@ -100,11 +132,10 @@ def clip_flow(
         ValueError: Frames of different sizes; and as `MidwayNetwork.flow`.
         MissingHeadError: The network has no flow head.
     """
+    check_flow_options(net, size=size, tile=tile, overlap=overlap, updates=updates, both=both)
     if not isinstance(net, MidwayNetwork):
-        asked = {"size": size, "tile": tile, "overlap": overlap, "updates": updates}
-        yield from _of_peer(net, frames, both, asked)
+        yield from _of_peer(net, frames, both)
         return
-    net.require_flow_head()
     coming = iter(frames)
     first = next(coming, None)
     if first is None:
@@ -131,10 +162,7 @@ def with_backward(estimate: FlowEstimate, backward: np.ndarray) -> FlowEstimate:
     return replace(estimate, backward=backward, occluded=occluded(forward, back)[0].numpy())
 
 
-def _of_peer(peer: FlowPeer, frames: Iterable[Any], both: bool, asked: dict[str, Any]) -> Iterator[FlowEstimate]:
-    given = [name for name, value in asked.items() if value not in ("default", None)]
-    if given:
-        raise ValueError(f"{peer.name} has no {' and no '.join(given)}: it sees whole frames at their own size")
+def _of_peer(peer: FlowPeer, frames: Iterable[Any], both: bool) -> Iterator[FlowEstimate]:
     pixels = map(_as_pixels, frames)
     for first, second in pairwise(pixels):
         if first.shape != second.shape:

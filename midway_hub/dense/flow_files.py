@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from midway_hub.dense.colour_scale import ColourScale, common_length, vector_lengths
-from midway_hub.dense.estimates import clip_flow
+from midway_hub.dense.estimates import check_flow_options, clip_flow
 from midway_hub.dense.propagated_files import open_frames
 from midway_hub.dense.writing import (
     PICTURE_SUFFIXES,
@@ -176,8 +176,7 @@ def write_video_flow(
     """
     check_video_ending(Path(out))
     check_places([video], [out])
-    if isinstance(net, MidwayNetwork):
-        net.require_flow_head()
+    check_flow_options(net, **estimation)
     if estimation.get("both"):
         raise ValueError(f"flow back and occlusions are files of their own, {out} is one video: name a folder")
     with open_frames(video, start=0, every=every, reader=reader) as clip:

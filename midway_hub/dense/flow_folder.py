@@ -17,7 +17,7 @@ from PIL import Image
 
 from midway_hub._durable import whole_file
 from midway_hub.dense.colour_scale import ColourScale
-from midway_hub.dense.estimates import FlowEstimate, clip_flow
+from midway_hub.dense.estimates import FlowEstimate, check_flow_options, clip_flow
 from midway_hub.dense.flow_files import (
     DEFAULT_LOOK,
     FlowLook,
@@ -125,13 +125,12 @@ def write_flow_folder(
         What was done. Where a source fails, the others go on.
 
     Raises:
-        ValueError: An unknown format, or two of one ending.
+        ValueError: An unknown format, two of one ending, or an option that `net` does not take.
         OutputExistsError: The folder holds files that were made otherwise, or of something else.
         MissingHeadError: The network has no flow head.
         OSError: A file cannot be written.
     """
-    if isinstance(net, MidwayNetwork):
-        net.require_flow_head()
+    check_flow_options(net, **estimation)
     suffixes = _suffixes(formats)
     folder = output_folder(out)
     _check_not_input(folder, sources)
@@ -196,8 +195,14 @@ class _Work:
         return names[:-1]
 
     def _check_folder(self, names: Sequence[str]) -> None:
-        """Refuse a folder whose other files would be taken for those of this run."""
-        ours = {path.name for name in names for path in self._files(name)}
+        """Refuse two files of one name, and a folder whose other files would be taken for those of this run."""
+        times = Counter(path.name for name in names for path in self._files(name))
+        if doubled := [name for name, count in times.items() if count > 1]:
+            raise ValueError(
+                f"{self.source}: two frames would write {doubled[0]}, one its flow and one what goes with it; rename "
+                "the frames, or leave --both (both=True) out"
+            )
+        ours = {*times}
         there = (path.name for path in self.folder.glob("*") if path.suffix in self.suffixes)
         if others := sorted({*there} - ours):
             raise ValueError(

@@ -100,4 +100,6 @@ def _flow(session: Session, rule: str, progress: Progress, *, arrows: bool, both
         flow_wheel(largest, size=180), f"Wheel of the flow's colours by direction; its rim is {largest:.3g} pixels"
     )
     warning = look.note(f"Note: {notes['note']}.", "warn") if notes else ""
+    if both and hidden is None:
+        warning += look.note("What the target frame does not show is told by the flow head and by DIS only.", "warn")
     return f'{look.says(words)}{warning}{look.grid(figures)}<div class="mw-wheel">{wheel}</div>'
