@@ -3,8 +3,9 @@
     python benchmarks/flow_build.py --before FOLDER [--threads 2] [--rounds 5]
 
 FOLDER holds the checkpoint of an earlier build, as `MidwayNetwork.from_pretrained` loads it: the one with tiles is in
-the repository's history under `midway_hub/weights`. Every network sees what `midway-hub flow` shows it. Runs are
-interleaved; the figure is the median.
+the repository's history under `midway_hub/weights`. Ratios are against it at the frames' own size, as it was when
+`midway-hub flow` showed it these; later it was shown 128 lines by default. Runs are interleaved; the figure is the
+median.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def main() -> None:
     for what, size, count in (("one pair", PAIR, 2), (f"a clip of {CLIP} frames", VIDEO, CLIP)):
         frames = clip(size, count)
         cases: dict[str, Callable[[], object]] = {
-            "before": partial(run, old, frames),
+            "before, at the frames' own size": partial(run, old, frames, size=None),
+            "before, at 128 pixels, its default": partial(run, old, frames),
             arguments.model: partial(run, new, frames),
             f"{arguments.model}, fast": partial(run, fast, frames, size="half"),
             "OpenCV DIS": partial(run, dis, frames),
