@@ -25,6 +25,12 @@ def need_folder(path: Path) -> None:
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
 
 
+def need_empty(folder: Path) -> None:
+    """Raise a FileExistsError where there is something already, other than an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not empty; choose another folder or remove it first")
+
+
 @contextmanager
 def no_empty_folder(path: Path) -> Iterator[None]:
     """Remove `path`, and the folders above it, if the block makes them and ends with nothing in them."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from midway_hub._extras import how_to_install
 from midway_hub._regular import refuse_irregular
 from midway_hub.devices import checked_device
+from midway_hub.processing.arrays import frame_tensor
 
 DIS_PRESETS = ("ultrafast", "fast", "medium")
 RAFT_SIZES = ("large", "small")
@@ -171,7 +172,7 @@ class RAFT:
         """Return flow (2, H, W); see `FlowPeer`."""
         height, width = first.shape[:2]
         device = next(self.network.parameters()).device
-        padded = [_padded(_frame(frame, device) / 127.5 - 1) for frame in (first, second)]
+        padded = [_padded(frame_tensor(frame, device) / 127.5 - 1) for frame in (first, second)]
         flow = self.network(*padded, num_flow_updates=self.updates)[-1]
         return flow[0, :, :height, :width].float().cpu().numpy()
 
@@ -289,13 +290,6 @@ def raft_weights(size: str, text: str, *, download: bool = False) -> Path | None
             f"({error}): {advice}"
         ) from error
     return cached
-
-
-def _frame(frame: np.ndarray, device: torch.device) -> Tensor:
-    """Turn a frame (H, W, 3) uint8 into (1, 3, H, W) float32 on a device."""
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise ValueError(f"a frame must be (H, W, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
-    return torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None].float()
 
 
 def _digest(file: Path) -> str:

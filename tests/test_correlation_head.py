@@ -255,7 +255,7 @@ def test_a_clip_starts_from_the_flow_before_and_encodes_each_frame_once(net):
     first, second = net.flow_of_clip(clip)
     handle.remove()
     assert len(seen) == 3
-    start = best_explained(clip[1], clip[2], [carried_on(first.flow)])
+    start = best_explained(clip[1], clip[2], carried_on(first.flow))
     with torch.no_grad():
         expected = net.flow(clip[1], clip[2], initial=start)
     torch.testing.assert_close(second.flow, expected.flow)
@@ -267,7 +267,7 @@ def test_where_to_start_is_chosen_by_what_explains_the_frames():
     target[..., 24:] = torch.roll(source, 4, 3)[..., 24:]
     shift = torch.zeros(1, 2, 32, 48)
     shift[:, 0] = 4
-    best = best_explained(source, target, [shift])
+    best = best_explained(source, target, shift)
     assert not best[..., :16].any()
     assert (best[:, 0, :, 24:40] == 4).all()
 

@@ -11,6 +11,7 @@ from midway_hub.training.recipes import kind_of, list_recipes, read_recipe
 from midway_hub.training.settings import Settings
 from pydantic import Field
 
+from midway_hub._durable import need_empty
 from midway_hub.config import MidwayConfig
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.registry import get_entry
@@ -52,8 +53,7 @@ def initialise(recipe: str, out: Path) -> MidwayNetwork:
         FileExistsError: `out` holds files already.
         ValueError: There is no such recipe, or it is of a kind that begins with other weights.
     """
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; choose another folder or remove it first")
+    need_empty(out)
     net = _untrained(recipe)
     net.save_pretrained(out)
     save_golden(MidwayNetwork.from_pretrained(out), out)

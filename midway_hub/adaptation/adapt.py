@@ -6,7 +6,7 @@ import contextlib
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from midway_hub._durable import need_folder
+from midway_hub._durable import need_empty, need_folder
 from midway_hub.adaptation.losses import photometric, smoothness
-from midway_hub.dense.propagated_files import open_frames
+from midway_hub.adaptation.pairs import Pair, read_pairs
+from midway_hub.dense.estimates import as_pixels
+from midway_hub.dense.flow_files import common_scale
+from midway_hub.dense.writing import Progress, no_progress
 from midway_hub.drawing import strip
 from midway_hub.flow_io import flow_picture
-from midway_hub.models.correlation.head import STRIDE, CorrelationHead
+from midway_hub.models.correlation.head import CorrelationHead
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.models.occlusion import occluded
-from midway_hub.processing import Normalisation
 
 RECORD, PICTURE = "adaptation.json", "adaptation.png"
-MOST_PAIRS = 50
 HELD_BACK = 5
-CROP = (192, 256)
 MEASURED = 10
-SHORT_SIDE = 384
 GAMMA = 0.8
-
-Progress = Callable[[str, int, int], None]
 
 
 class NotBetterError(ValueError):
@@ -73,14 +70,6 @@ class Adaptation:
         return 1 - self.after / self.before
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two frames as the network sees them, and in [0, 1]; (1, 3, H, W) each."""
-
-    seen: tuple[Tensor, Tensor]
-    pixels: tuple[Tensor, Tensor]
-
-
 def adapt_flow(
     net: MidwayNetwork,
     video: str | Path,
@@ -94,7 +83,7 @@ def adapt_flow(
     lr: float = 5e-5,
     smooth: float = 2.0,
     seed: int = 0,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = no_progress,
 ) -> Adaptation:
     """Finetune the flow head on pairs of a video by how well flow explains the frames, and keep it if that helps.
 
@@ -135,13 +124,13 @@ def adapt_flow(
         raise ValueError(f"minutes must be positive and steps at least 1, got {minutes} and {steps}")
     if type(every) is not int or every < 1:
         raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
-    folder = _empty_folder(Path(out))
+    folder = Path(out)
+    need_empty(folder)
+    need_folder(folder)
     pairs = read_pairs(net, video, every=every, size=size, reader=reader, progress=progress)
     held, trained = pairs[::HELD_BACK], [pair for index, pair in enumerate(pairs) if index % HELD_BACK]
-    masks = [_visible(net, pair) for pair in held]
-    before = held_error(net, held, masks)
-    run = _Run(copy.deepcopy(net), trained, held, masks, lr, smooth, seed)
-    run.best = (before, 0, run.weights())
+    run = _Run(copy.deepcopy(net), trained, held, lr, smooth, seed)
+    before = run.best[0]
     run.train(minutes, steps, progress)
     after, best_step, weights = run.best
     if best_step == 0:
@@ -156,30 +145,6 @@ def adapt_flow(
     )
     _save(net, run.net.eval(), held[len(held) // 2], found, Path(video), folder)
     return found
-
-
-def read_pairs(
-    net: MidwayNetwork, video: str | Path, *, every: int, size: int | None, reader: str, progress: Progress
-) -> list[Pair]:
-    """Read at most 50 pairs, spread over a video, as the network sees them."""
-    with open_frames(video, start=0, every=1, reader=reader) as clip:
-        count = len(clip.names) - every
-        if count < HELD_BACK + 1:
-            raise ValueError(
-                f"{video} has {max(count, 0)} pairs of frames {every} apart; adaptation needs {HELD_BACK + 1} at least"
-            )
-        wanted = {int(index) for index in np.linspace(0, count - 1, min(MOST_PAIRS, count)).round()}
-        kept: dict[int, Tensor] = {}
-        needed = wanted | {index + every for index in wanted}
-        for index, frame in enumerate(clip.frames):
-            if index in needed:
-                kept[index] = _input(net, frame, size)
-                progress("reading", index + 1, len(clip.names))
-    numbers = net.image_processor.normalisation
-    return [
-        Pair((kept[index], kept[index + every]), (_pixels(kept[index], numbers), _pixels(kept[index + every], numbers)))
-        for index in sorted(wanted)
-    ]
 
 
 @torch.no_grad()
@@ -200,20 +165,20 @@ class _Run:
         net: MidwayNetwork,
         trained: Sequence[Pair],
         held: Sequence[Pair],
-        masks: Sequence[Tensor],
         lr: float,
         smooth: float,
         seed: int,
     ) -> None:
-        self.net, self._trained, self._held, self._masks, self._smooth = net.eval(), trained, held, masks, smooth
+        self.net, self._trained, self._held, self._smooth = net.eval(), trained, held, smooth
+        self._masks = [_visible(net, pair) for pair in held]
         net.requires_grad_(False)
         net.flow_head.requires_grad_(True)
         self._optimizer = torch.optim.Adam(net.flow_head.parameters(), lr=lr)
         self._draw = np.random.default_rng(seed)
-        self.best: tuple[float, int, dict[str, Tensor]] = (float("inf"), 0, {})
+        self.best = (held_error(net, held, self._masks), 0, self._weights())
         self.step, self.seconds, self.interrupted = 0, 0.0, False
 
-    def weights(self) -> dict[str, Tensor]:
+    def _weights(self) -> dict[str, Tensor]:
         """Return a copy of the head's weights."""
         return {name: value.detach().clone() for name, value in self.net.flow_head.state_dict().items()}
 
@@ -247,33 +212,27 @@ class _Run:
     def _one_step(self) -> None:
         pair = self._trained[int(self._draw.integers(len(self._trained)))]
         if self._draw.random() < 0.5:
-            pair = Pair(pair.seen[::-1], pair.pixels[::-1])
-        pair = _cropped(pair, self._draw)
-        flow, weighted = self._estimates(pair)
+            pair = pair.swapped()
+        pair = pair.cropped(self._draw)
+        sequence, _, _ = self.net.flow_sequence(*pair.seen)
+        flows = [estimate[:, :2] for estimate in sequence.fine]
         with torch.no_grad():
-            back, _, _ = self.net.flow_sequence(pair.seen[1], pair.seen[0])
-            visible = ~occluded(flow[-1], back.fine[-1][:, :2])
-        loss = sum(
-            weight * (photometric(*pair.pixels, each, visible) + self._smooth * smoothness(pair.pixels[0], each))
-            for each, weight in zip(flow, weighted, strict=True)
-        )
-        assert isinstance(loss, Tensor)
+            back, _, _ = self.net.flow_sequence(*pair.swapped().seen)
+            visible = ~occluded(flows[-1], back.fine[-1][:, :2])
+        errors = [
+            photometric(*pair.pixels, each, visible) + self._smooth * smoothness(pair.pixels[0], each) for each in flows
+        ]
+        loss = torch.stack([GAMMA ** (len(flows) - 1 - index) * error for index, error in enumerate(errors)]).sum()
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.flow_head.parameters(), 1.0)
         if torch.isfinite(loss):
             self._optimizer.step()
 
-    def _estimates(self, pair: Pair) -> tuple[list[Tensor], list[float]]:
-        """The last update's flow at the frames' size and those of the refinements, and how much each counts."""
-        sequence, _, _ = self.net.flow_sequence(*pair.seen)
-        flows = [estimate[:, :2] for estimate in sequence.fine]
-        return flows, [GAMMA ** (len(flows) - 1 - index) for index in range(len(flows))]
-
     def _measure(self) -> None:
         error = held_error(self.net, self._held, self._masks)
         if error < self.best[0]:
-            self.best = (error, self.step, self.weights())
+            self.best = (error, self.step, self._weights())
 
 
 def _visible(net: MidwayNetwork, pair: Pair) -> Tensor:
@@ -281,38 +240,6 @@ def _visible(net: MidwayNetwork, pair: Pair) -> Tensor:
         found = net.flow(*pair.seen, both=True)
     assert found.occluded is not None
     return ~found.occluded
-
-
-def _input(net: MidwayNetwork, frame: np.ndarray, size: int | None) -> Tensor:
-    side = min(SHORT_SIDE, *frame.shape[:2]) if size is None else size
-    processor = net.image_processor.with_short_side(side, multiple=1)
-    seen = processor([frame])["pixel_values"].to(net.device, net.dtype)
-    height, width = (length // STRIDE * STRIDE for length in seen.shape[-2:])
-    if min(height, width) < 2 * STRIDE:
-        raise ValueError(
-            f"frames of {seen.shape[-2]}×{seen.shape[-1]} pixels are too small to adapt to; wanted 16 at least"
-        )
-    return seen[..., :height, :width]
-
-
-def _pixels(seen: Tensor, numbers: Normalisation) -> Tensor:
-    mean, std = (seen.new_tensor(values).view(1, 3, 1, 1) for values in (numbers.mean, numbers.std))
-    return (seen * std + mean).float().clamp(0, 1)
-
-
-def _cropped(pair: Pair, draw: np.random.Generator) -> Pair:
-    height, width = pair.seen[0].shape[-2:]
-    tall, wide = min(CROP[0], height), min(CROP[1], width)
-    top, left = int(draw.integers(height - tall + 1)), int(draw.integers(width - wide + 1))
-    cut = (..., slice(top, top + tall), slice(left, left + wide))
-    return Pair((pair.seen[0][cut], pair.seen[1][cut]), (pair.pixels[0][cut], pair.pixels[1][cut]))
-
-
-def _empty_folder(folder: Path) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not empty; choose another folder or remove it first")
-    need_folder(folder)
-    return folder
 
 
 def _save(
@@ -330,8 +257,8 @@ def _save(
     (folder / RECORD).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     with torch.no_grad():
         flows = [net.flow(*pair.seen).flow[0].movedim(0, -1).float().cpu().numpy() for net in (before, after)]
-    largest = max(1.0, *(float(np.quantile(np.linalg.norm(flow, axis=-1), 0.99)) for flow in flows))
-    frames = [Image.fromarray((255 * each[0].movedim(0, -1)).round().byte().cpu().numpy()) for each in pair.pixels]
+    largest = common_scale(flows)
+    frames = [Image.fromarray(as_pixels(each[0].cpu())) for each in pair.pixels]
     drawn = [flow_picture(flow, largest=largest) for flow in flows]
     named = zip(("frame", "next", "flow before", "flow after"), (*frames, *drawn), strict=True)
     strip(list(named)).save(folder / PICTURE)

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from midway_hub.dense.colour_scale import ColourScale, vector_lengths
-from midway_hub.dense.estimates import FlowEstimate, clip_flow
-from midway_hub.dense.flow_files import as_pixels, common_scale, load_pair, reach_notes, scale_facts
+from midway_hub.dense.estimates import FlowEstimate, as_pixels, clip_flow
+from midway_hub.dense.flow_files import common_scale, count_pairs, load_pair, reach_notes, scale_facts
 from midway_hub.dense.propagated_files import open_frames
 from midway_hub.dense.writing import Progress, check_places, checked_picture, no_progress, save_picture
 from midway_hub.drawing import strip
@@ -192,9 +192,7 @@ def compare_video(
     check_video_ending(Path(out))
     check_places([video], [out])
     with open_frames(video, start=0, every=every, reader=reader) as clip:
-        total, fps = len(clip.names) - 1, clip.fps / every
-        if total < 1:
-            raise ValueError(f"{video} has too few frames: every {every} of them gives one; flow needs two")
+        total, fps = count_pairs(clip, video, every), clip.fps / every
         timed = {name: _Timed(net, options) for name, (net, options) in estimators.items()}
         scale = ColourScale(largest)
         figures = _Figures(timed)

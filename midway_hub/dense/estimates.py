@@ -12,7 +12,7 @@ import torch
 
 from midway_hub.dense.reach import FlowSize, flow_reach, flow_size, is_out_of_reach
 from midway_hub.flow_peers import FlowPeer
-from midway_hub.models.flow import Tile, flow_window
+from midway_hub.models.flow import Tile
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.models.occlusion import occluded
 from midway_hub.processing import Geometry, MidwayImageProcessor, load_frame
@@ -92,13 +92,7 @@ def check_flow_options(
         if given := [name for name, value in asked.items() if value not in ("default", None)]:
             raise ValueError(f"{net.name} has no {' and no '.join(given)}: it sees whole frames at their own size")
         return
-    # Of a clip without frames, the options are all that is looked at.
-    next(net.flow_of_clip(iter(()), tile=tile, overlap=overlap, updates=updates, both=both), None)
-    window = flow_window(tile, net.flow_head.config, net.config.patch_size)
-    if window is None and overlap is not None:
-        raise ValueError(f"overlap={overlap} is that of windows, and there are none: name a tile too")
-    if overlap is not None and not 0 <= overlap < 1:
-        raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}")
+    net.check_flow_options(tile=tile, overlap=overlap, updates=updates)
 
 
 @torch.inference_mode()
@@ -163,17 +157,16 @@ def with_backward(estimate: FlowEstimate, backward: np.ndarray) -> FlowEstimate:
 
 
 def _of_peer(peer: FlowPeer, frames: Iterable[Any], both: bool) -> Iterator[FlowEstimate]:
-    pixels = map(_as_pixels, frames)
-    for first, second in pairwise(pixels):
+    for first, second in pairwise(as_pixels(load_frame(frame)) for frame in frames):
         if first.shape != second.shape:
             raise ValueError(f"the frames must be of one size (height×width): {first.shape[:2]} and {second.shape[:2]}")
         estimate = FlowEstimate(np.moveaxis(peer(first, second), 0, -1), None, False)
         yield with_backward(estimate, np.moveaxis(peer(second, first), 0, -1)) if both else estimate
 
 
-def _as_pixels(frame: Any) -> np.ndarray:
-    """Turn a frame, as for `MidwayImageProcessor`, into (H, W, 3) uint8."""
-    return (load_frame(frame).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+def as_pixels(frame: torch.Tensor) -> np.ndarray:
+    """Turn a frame (3, H, W) in [0, 1] into (H, W, 3) uint8."""
+    return (frame.movedim(0, -1).numpy() * 255).round().astype(np.uint8)
 
 
 def _channels_last(flow: torch.Tensor) -> np.ndarray:

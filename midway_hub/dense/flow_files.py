@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from midway_hub.dense.colour_scale import ColourScale, common_length, vector_lengths
-from midway_hub.dense.estimates import check_flow_options, clip_flow
-from midway_hub.dense.propagated_files import open_frames
+from midway_hub.dense.estimates import as_pixels, check_flow_options, clip_flow
+from midway_hub.dense.propagated_files import FrameSource, open_frames
 from midway_hub.dense.writing import (
     PICTURE_SUFFIXES,
     Progress,
@@ -180,9 +180,7 @@ def write_video_flow(
     if estimation.get("both"):
         raise ValueError(f"flow back and occlusions are files of their own, {out} is one video: name a folder")
     with open_frames(video, start=0, every=every, reader=reader) as clip:
-        total, fps = len(clip.names) - 1, clip.fps / every
-        if total < 1:
-            raise ValueError(f"{video} has too few frames: every {every} of them gives one; flow needs two")
+        total, fps = count_pairs(clip, video, every), clip.fps / every
         scale, beyond = ColourScale(look.largest), 0
         reach: float | None = None
 
@@ -196,6 +194,13 @@ def write_video_flow(
         done = write_video(out, pictures(), fps=fps, progress=lambda done: progress("flow", done, total))
     facts = {"out": str(out), "pairs": done, "fps": round(fps, 3), **scale_facts(scale)}
     return {**facts, **reach_facts(reach, beyond, done, clip.note)}
+
+
+def count_pairs(clip: FrameSource, source: object, every: int) -> int:
+    """Return how many pairs the kept frames of a clip make, or refuse one that has none with a ValueError."""
+    if len(clip.names) < 2:
+        raise ValueError(f"{source} has too few frames: every {every} of them gives one; flow needs two")
+    return len(clip.names) - 1
 
 
 def scale_facts(scale: ColourScale) -> dict[str, Any]:
@@ -226,11 +231,6 @@ def reach_notes(beyond: int, pairs: int, reach: float, *notes: str) -> dict[str,
 def common_scale(flows: Sequence[np.ndarray]) -> float:
     """Return the length in pixels that 99% of the pixels of every flow (H, W, 2) stay below, at least 1."""
     return max(1.0, *map(common_length, flows))
-
-
-def as_pixels(frame: Any) -> np.ndarray:
-    """Turn a frame (3, H, W) in [0, 1] into (H, W, 3) uint8."""
-    return (frame.movedim(0, -1).numpy() * 255).round().astype(np.uint8)
 
 
 def _holds_numbers(out: Path, *, kitti: bool) -> bool:

@@ -17,13 +17,13 @@ from PIL import Image
 
 from midway_hub._durable import whole_file
 from midway_hub.dense.colour_scale import ColourScale
-from midway_hub.dense.estimates import FlowEstimate, check_flow_options, clip_flow
+from midway_hub.dense.estimates import FlowEstimate, as_pixels, check_flow_options, clip_flow
 from midway_hub.dense.flow_files import (
     DEFAULT_LOOK,
     FlowLook,
-    as_pixels,
     both_files,
     common_scale,
+    count_pairs,
     load_pair,
     reach_notes,
     write_both,
@@ -187,12 +187,11 @@ class _Work:
             names = list(found.names)
         if found.note:
             result.notes.append(f"{self.source}: {found.note}")
-        if len(names) < 2:
-            raise ValueError(f"{self.source} has too few frames: every {self.every} of them gives one; flow needs two")
+        pairs = count_pairs(found, self.source, self.every)
         doubled = [name for name, times in Counter(names).items() if times > 1]
         if doubled:
             raise ValueError(f"{self.source} holds two frames called {doubled[0]}, whose files would have one name")
-        return names[:-1]
+        return names[:pairs]
 
     def _check_folder(self, names: Sequence[str]) -> None:
         """Refuse two files of one name, and a folder whose other files would be taken for those of this run."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from midway_hub.heads import CorrelationHeadConfig
 from midway_hub.models.correlation.head import STRIDE
+from midway_hub.models.correlation.sampling import places, warp
 from midway_hub.models.flow import Tile, flow_window
 from midway_hub.models.network import MidwayNetwork
 
@@ -79,10 +78,8 @@ def is_out_of_reach(source: Tensor, target: Tensor, flow: Tensor, reach: float) 
     if (flow.norm(dim=1) > NEAR * reach).float().mean() < MUCH:
         return False
     height, width = flow.shape[-2:]
-    rows = torch.arange(height, device=flow.device)[:, None] + flow[0, 1]
-    columns = torch.arange(width, device=flow.device) + flow[0, 0]
+    columns, rows = (places(flow) + flow)[0]
     inside = (rows >= 0) & (rows <= height - 1) & (columns >= 0) & (columns <= width - 1)
-    places = torch.stack([2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1], dim=-1)
-    moved = F.grid_sample(target, places[None], align_corners=True, padding_mode="border")
+    moved = warp(target, flow, outside="border")
     left, before = (((other - source).abs().mean(1)[0] * inside).sum() for other in (moved, target))
     return bool(left > UNEXPLAINED * before)

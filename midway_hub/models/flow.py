@@ -123,9 +123,8 @@ def estimate_flow(
     """
     height, width = source.shape[-2:]
     window = flow_window(tile, head, network.patch_size)
+    check_overlap(window, overlap)
     if window is None:
-        if overlap is not None:
-            raise ValueError(f"overlap={overlap} is that of windows, and there are none: name a tile too")
         frames = [pad_to(frame, round_up((height, width), network.patch_size)) for frame in (source, target)]
         estimate = predict(*frames).float()
     else:
@@ -137,6 +136,16 @@ def estimate_flow(
     estimate = estimate[..., :height, :width]
     need_finite(estimate, "the flow")
     return FlowOutput(flow=estimate[:, :2], uncertainty=torch.log(bounded_scale(estimate[:, 2], head.scale_bounds)))
+
+
+def check_overlap(window: Size | None, overlap: float | None) -> None:
+    """Refuse an overlap that is out of range, or of windows that there are none of, with a ValueError."""
+    if overlap is None:
+        return
+    if window is None:
+        raise ValueError(f"overlap={overlap} is that of windows, and there are none: name a tile too")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}")
 
 
 def flow_window(tile: Tile, head: AnyFlowHeadConfig, patch_size: int) -> Size | None:

@@ -19,7 +19,7 @@ from midway_hub.models.correlation.estimation import CorrelationFlow, checked_up
 from midway_hub.models.correlation.head import CorrelationHead, FlowSequence
 from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
-from midway_hub.models.flow import FlowHead, Tile, estimate_flow, flow_head_inputs, flow_window
+from midway_hub.models.flow import FlowHead, Tile, check_overlap, estimate_flow, flow_head_inputs, flow_window
 from midway_hub.models.occlusion import occluded
 from midway_hub.models.pretrained import MidwayPreTrainedModel
 from midway_hub.models.segmentation import SegmentationHead, segment_frames
@@ -252,7 +252,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
                 of head, or the flow is not finite.
         """
         source, target = self._checked_pair(source, target)
-        self._check_flow_options(tile, overlap, updates, initial)
+        self.check_flow_options(tile=tile, overlap=overlap, updates=updates, initial=initial)
         if isinstance(self.flow_head, CorrelationHead):
             return self._correlation().of_pair(source, target, updates=updates, both=both, initial=initial)
         forward = self._flow_by(self.predict_flow, source, target, tile, overlap)
@@ -289,8 +289,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
             MissingHeadError: As `flow`.
             ValueError: As `flow`.
         """
-        self.require_flow_head()
-        self._check_flow_options(tile, overlap, updates, None)
+        self.check_flow_options(tile=tile, overlap=overlap, updates=updates)
         if isinstance(self.flow_head, CorrelationHead):
             alike = self._alike(frames)
             yield from self._correlation().of_clip(alike, updates=updates, both=both, warm_start=warm_start)
@@ -436,6 +435,29 @@ class MidwayNetwork(MidwayPreTrainedModel):
         """Whether `flow` works on this checkpoint."""
         return hasattr(self, "flow_head")
 
+    def check_flow_options(
+        self,
+        *,
+        tile: Tile = "default",
+        overlap: float | None = None,
+        updates: int | None = None,
+        initial: Tensor | None = None,
+    ) -> None:
+        """Refuse options of `flow` that make no sense or are of the other kind of head, before any frame is read.
+
+        Raises:
+            MissingHeadError: As `flow`.
+            ValueError: As `flow`.
+        """
+        self.require_flow_head()
+        check_overlap(flow_window(tile, self.flow_head.config, self.config.patch_size), overlap)
+        if updates is not None and isinstance(self.flow_head, CorrelationHead):
+            checked_updates(updates)
+        elif isinstance(self.flow_head, FlowHead) and (updates is not None or initial is not None):
+            raise ValueError(
+                "updates and initial are of correlation heads; this checkpoint's flow head (dpt) estimates flow at once"
+            )
+
     def require_flow_head(self) -> None:
         """Raise the `MissingHeadError` that `flow` raises, before any frame is read."""
         if not self.has_flow_head:
@@ -542,21 +564,6 @@ class MidwayNetwork(MidwayPreTrainedModel):
             check_pair(frame if first is None else first, frame)
             first = frame if first is None else first
             yield frame
-
-    def _check_flow_options(
-        self, tile: Tile, overlap: float | None, updates: int | None, initial: Tensor | None
-    ) -> None:
-        """Refuse options of the other kind of flow head."""
-        if isinstance(self.flow_head, CorrelationHead):
-            flow_window(tile, self.flow_head.config, self.config.patch_size)
-            if overlap is not None:
-                raise ValueError(f"overlap={overlap} is that of windows, and there are none: name a tile too")
-            if updates is not None:
-                checked_updates(updates)
-        elif updates is not None or initial is not None:
-            raise ValueError(
-                "updates and initial are of correlation heads; this checkpoint's flow head (dpt) estimates flow at once"
-            )
 
     def _correlation(self) -> CorrelationFlow:
         if not isinstance(self.flow_head, CorrelationHead):

@@ -98,3 +98,14 @@ def _range_advice(low: float, high: float) -> str:
     if low < -0.5:
         return "They look normalised already: pass pixels, or hand the tensor to the network itself"
     return "Clamp or rescale them"
+
+
+def frame_tensor(frame: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Turn a frame (H, W, 3) uint8 into (1, 3, H, W) uint8 on a device.
+
+    Raises:
+        ValueError: It is not (H, W, 3) uint8.
+    """
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ValueError(f"a frame must be (H, W, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
+    return torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None]

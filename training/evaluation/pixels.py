@@ -9,6 +9,7 @@ from torch import Tensor
 
 from midway_hub import MidwayNetwork
 from midway_hub.processing import IMAGENET, Normalisation
+from midway_hub.processing.arrays import frame_tensor
 
 
 def network_input(
@@ -21,14 +22,3 @@ def network_input(
 def inputs_of(network: MidwayNetwork, *frames: np.ndarray) -> list[Tensor]:
     """Turn frames (H, W, 3) uint8 into what a network takes, normalised as its checkpoint says: (1, 3, H, W) each."""
     return [network_input(frame, network.device, network.image_processor.normalisation) for frame in frames]
-
-
-def frame_tensor(frame: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Turn a frame (H, W, 3) uint8 into (1, 3, H, W) uint8 on a device.
-
-    Raises:
-        ValueError: It is not (H, W, 3) uint8.
-    """
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise ValueError(f"a frame must be (H, W, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
-    return torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from midway_hub import MidwayNetwork
-from midway_hub._regular import refuse_irregular
 
 
 def describe_network(network: MidwayNetwork) -> dict[str, Any]:
@@ -42,10 +40,3 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def file_digest(file: Path) -> str:
-    """Return the sha256 of a file."""
-    refuse_irregular(file)
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -19,7 +19,7 @@ from midway_hub.training.report.record import RunRecord, read_run
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
-from midway_hub._durable import sync
+from midway_hub._durable import need_empty, sync
 from midway_hub.verify import save_golden
 from midway_hub.verify import verify as verify_network
 
@@ -85,8 +85,7 @@ def export_run(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if best and step is not None:
         raise ValueError(f"the best weights are of one step, and step {step} is wanted as well: leave out one of them")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is not empty; choose another folder or remove it first")
+    need_empty(out)
     record = read_run(run_dir)
     if not record.config:
         raise ExportError(f"{record.directory} cannot be exported: {'; '.join(record.unreadable)}")

@@ -129,11 +129,8 @@ def sequence_l1(
     total = flow.new_zeros(())
     for index, estimate in enumerate(estimates):
         error, _, counted = _compare(estimate, flow, valid, max_flow, channels=(2,))
-        share = gamma ** (len(estimates) - 1 - index)
-        if weights is None:
-            total = total + share * _mean(error, counted)
-        else:
-            total = total + share * _mean(error * weights, counted)
+        error = error if weights is None else error * weights
+        total = total + gamma ** (len(estimates) - 1 - index) * _mean(error, counted)
     return total
 
 

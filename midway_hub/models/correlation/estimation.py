@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +29,6 @@ Encode = Callable[[Tensor, Network], Tokens]
 
 LEAST_HALVED = 128
 """Pixels that the shorter side of a halved frame has at least."""
-NETWORKS: tuple[Network, Network] = ("student", "teacher")
 LEAST = 64
 """Pixels that the shorter side of a frame is padded to at least."""
 
@@ -61,12 +60,7 @@ class CorrelationFlow:
         size = encoder_size(
             (frames.shape[-2], frames.shape[-1]), self.head.config.encoder_side, self.net.config.patch_size
         )
-        small = frames
-        if frames.shape[-2:] != size:
-            # Without half precision: torch has no such resizing of bfloat16 on CPUs.
-            small = F.interpolate(frames.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-            small = small.to(frames.dtype)
-        tokens = self._encode(small, network)
+        tokens = self._encode(resized(frames, size), network)
         grid = (size[0] // self.net.config.patch_size, size[1] // self.net.config.patch_size)
         last = tokens[self.net.config.depth - 1][:, 1:].transpose(1, 2).unflatten(2, grid)
         return EncodedFrame(tokens, grid, self.head.see(frames, last))
@@ -107,8 +101,7 @@ class CorrelationFlow:
         for frame in frames:
             now = self.see(padded(frame), "student")
             if before is not None:
-                candidates = [] if initial is None else [initial]
-                start = best_explained(before[0], frame, candidates) if candidates else self._coarse(before[0], frame)
+                start = self._coarse(before[0], frame) if initial is None else best_explained(before[0], frame, initial)
                 target = now if self.shared else self.see(padded(frame), "teacher")
                 back = None
                 if both:
@@ -143,15 +136,9 @@ class CorrelationFlow:
         if self.head.config.first != "coarse" or min(size) < 2 * LEAST_HALVED:
             return None
         half = (size[0] // 2, size[1] // 2)
-        small = [
-            F.interpolate(frames.float(), size=half, mode="bilinear", align_corners=False, antialias=True)
-            for frames in (source, target)
-        ]
-        seen = [
-            self.see(padded(frames.to(source.dtype)), network) for frames, network in zip(small, NETWORKS, strict=True)
-        ]
-        found = self._last((seen[0], seen[1]), half, None, None)[:, :2]
-        return best_explained(source, target, [resize_flow(found, size)])
+        pair = self.see(padded(resized(source, half)), "student"), self.see(padded(resized(target, half)), "teacher")
+        found = self._last(pair, half, None, None)[:, :2]
+        return best_explained(source, target, resize_flow(found, size))
 
     def _last(
         self, pair: tuple[EncodedFrame, EncodedFrame], size: Size, updates: int | None, initial: Tensor | None
@@ -179,24 +166,32 @@ def padded(frames: Tensor) -> Tensor:
     return pad_to(frames, round_up((height, width), STRIDE))
 
 
-def best_explained(source: Tensor, target: Tensor, candidates: Sequence[Tensor]) -> Tensor:
-    """Choose in every cell of 8 pixels what explains the frames best: no motion, or one of the candidates.
+def resized(frames: Tensor, size: Size) -> Tensor:
+    """Resize frames (B, 3, H, W) with antialiasing, in fp32: torch has no such resizing of bfloat16 on CPUs."""
+    if frames.shape[-2:] == size:
+        return frames
+    small = F.interpolate(frames.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    return small.to(frames.dtype)
+
+
+def best_explained(source: Tensor, target: Tensor, flow: Tensor) -> Tensor:
+    """Keep flow in the cells of 8 pixels where it explains the frames better than no motion does.
 
     Args:
         source: (B, 3, H, W).
         target: (B, 3, H, W).
-        candidates: Flow (B, 2, H, W) each.
+        flow: (B, 2, H, W).
 
     Returns:
-        (B, 2, H, W).
+        (B, 2, H, W), 0 in the other cells.
     """
     height, width = source.shape[-2:]
-    flows = [torch.zeros_like(candidates[0]), *candidates]
-    left = [(warp(target, flow, outside="border") - source).abs().mean(1, keepdim=True) for flow in flows]
-    pooled = [F.avg_pool2d(each, STRIDE, ceil_mode=True, count_include_pad=False) for each in left]
-    best = torch.stack(pooled).argmin(0).repeat_interleave(STRIDE, -2).repeat_interleave(STRIDE, -1)
-    best = best[..., :height, :width]
-    return sum((flow * (best == index) for index, flow in enumerate(flows)), torch.zeros_like(flows[0]))
+    still, moved = (
+        F.avg_pool2d((seen - source).abs().mean(1, keepdim=True), STRIDE, ceil_mode=True, count_include_pad=False)
+        for seen in (warp(target, torch.zeros_like(flow), outside="border"), warp(target, flow, outside="border"))
+    )
+    better = (moved < still).repeat_interleave(STRIDE, -2).repeat_interleave(STRIDE, -1)
+    return flow * better[..., :height, :width]
 
 
 def carried_on(flow: Tensor) -> Tensor:
