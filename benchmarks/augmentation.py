@@ -20,6 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torchvision.transforms import RandomResizedCrop, v2
+
+from midway_hub import open_video
 from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.views import (
     GROUPS,
@@ -30,13 +37,6 @@ from midway_hub.training.data.views import (
     apply_views_batched,
     draw_views,
 )
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
-from torchvision.transforms import RandomResizedCrop, v2
-
-from midway_hub import open_video
 
 
 def frame_pairs(video: Path | None, count: int, height: int, width: int) -> list[FramePair]:

@@ -15,16 +15,16 @@ import argparse
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from seeded_runs import FIRST, folder, seed_table, train_all, train_once
+
+from midway_hub import MidwayNetwork
 from midway_hub.training.data.flow import WorldFlow
 from midway_hub.training.data.segmentation import WorldSegmentation
 from midway_hub.training.data.synthetic import held_out_seeds
 from midway_hub.training.evaluation.pixels import inputs_of
 from midway_hub.training.evaluation.probes import flow_probe, segmentation_probe
 from midway_hub.training.tasks.config import load_task_config
-from rich.console import Console
-from seeded_runs import FIRST, folder, seed_table, train_all, train_once
-
-from midway_hub import MidwayNetwork
 
 RUNS = {
     "flow, pretrained dynamics": ("flow", "flow_synthetic_small", ()),

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from encode import medians
-from midway_hub.training.recipes import load_recipe
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from torchvision.models.optical_flow import raft_large, raft_small
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.heads import AnyFlowHeadConfig, CorrelationHeadConfig, FlowHeadConfig
 from midway_hub.models.tiling import Size, pad_to, round_up
+from midway_hub.training.recipes import load_recipe
 
 SIZES = ((218, 512), (436, 1024), (720, 1280), (1080, 1920))
 RAFT_MULTIPLE, RAFT_UPDATES = 8, 12

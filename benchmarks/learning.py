@@ -14,12 +14,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from midway_hub.training.config import RunConfig, load_config
-from midway_hub.training.data.synthetic import held_out_seeds, render_pairs
-from midway_hub.training.pretraining import rebuild
-from midway_hub.training.probes.coarse_flow import CoarseFlowProbe
-from midway_hub.training.probes.held_out import HeldOutPairs, held_out_pairs
-from midway_hub.training.probes.prediction import PredictionProbe
 from rich.console import Console
 from seeded_runs import FIRST, seed_table, train_all, train_once
 
@@ -27,6 +21,12 @@ from midway_hub import MidwayNetwork
 from midway_hub.analysis.coarse_flow import coarse_flow
 from midway_hub.analysis.flow_scores import flow_scores
 from midway_hub.analysis.perturbation import perturbation_heatmaps
+from midway_hub.training.config import RunConfig, load_config
+from midway_hub.training.data.synthetic import held_out_seeds, render_pairs
+from midway_hub.training.pretraining import rebuild
+from midway_hub.training.probes.coarse_flow import CoarseFlowProbe
+from midway_hub.training.probes.held_out import HeldOutPairs, held_out_pairs
+from midway_hub.training.probes.prediction import PredictionProbe
 
 METHODS: dict[str, tuple[str, ...]] = {"midway": (), "dino": ("~method.dynamics_weight",)}
 

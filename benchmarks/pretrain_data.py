@@ -23,12 +23,12 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+
 from midway_hub.training.data.frame_pair import FramePair, PairSource
 from midway_hub.training.data.packs import PackSettings, PackSource, pack
 from midway_hub.training.data.settings import GapSettings
 from midway_hub.training.data.sources.videos import VideoSource
 from midway_hub.training.data.views import ViewSettings, apply_views, apply_views_batched, draw_views, normalise_views
-
 from midway_hub.video import available_readers, open_video
 
 GAP = GapSettings(frames=(15, 30))

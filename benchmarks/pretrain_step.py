@@ -20,14 +20,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from encode import medians
-from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.losses import dino_pairs
-from midway_hub.training.methods import Method, make_method
-from midway_hub.training.timeline import Timeline
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.losses import dino_pairs
+from midway_hub.training.methods import Method, make_method
+from midway_hub.training.timeline import Timeline
 
 MODELS = {
     "pico": {"embed_dim": 128, "num_heads": 4, "motion_dim": 64, "midway_heads": 2, "backward_heads": 4}

@@ -16,6 +16,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.console import Console
+from seeded_runs import FIRST, folder, seed_table, train_all, train_once
+
+from midway_hub import MidwayNetwork
 from midway_hub.training.config import load_config
 from midway_hub.training.data.flow import WorldFlow
 from midway_hub.training.data.segmentation import WorldSegmentation
@@ -23,10 +27,6 @@ from midway_hub.training.data.synthetic import held_out_seeds
 from midway_hub.training.evaluation.probes import flow_probe, segmentation_probe
 from midway_hub.training.reproduce import Stage, read_chain
 from midway_hub.training.tasks.config import load_task_config
-from rich.console import Console
-from seeded_runs import FIRST, folder, seed_table, train_all, train_once
-
-from midway_hub import MidwayNetwork
 
 
 class Run(NamedTuple):

@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
+
 from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.synthetic import CLEAR, WorldSettings, render_frames, render_pairs
 from midway_hub.training.data.views import GROUPS, ViewSettings, apply_views, draw_views
-from rich.console import Console
-from rich.table import Table
 
 Case = tuple[Callable[[int], object], int]
 

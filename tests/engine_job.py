@@ -21,6 +21,9 @@ from typing import Any, ClassVar
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
 from midway_hub.training.data.worker import start_worker
 from midway_hub.training.engine import durable
 from midway_hub.training.engine.loop import Outcome, train
@@ -28,8 +31,6 @@ from midway_hub.training.engine.processes import make_fabric
 from midway_hub.training.engine.protocol import StepOutput, Trainable
 from midway_hub.training.engine.settings import EngineSettings
 from midway_hub.training.timeline import Timeline
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 PAIRS = 8  # per optimizer step, over all processes and micro-batches
 

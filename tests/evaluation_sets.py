@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from midway_hub.training.data.flow.sample import FlowSample
 from midway_hub.training.data.segmentation.sample import LabelledImage
 

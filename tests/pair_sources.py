@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import torch
+
 from midway_hub.training.data.frame_pair import FramePair, SampleError
 
 

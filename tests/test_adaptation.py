@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
-from midway_hub.training.data.synthetic import CLEAR, TextureSettings, WorldSettings, render_clip
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -14,6 +13,7 @@ from midway_hub import MidwayNetwork
 from midway_hub.adaptation import NotBetterError, adapt_flow, census_distance, photometric, smoothness
 from midway_hub.cli import app
 from midway_hub.registry import DEFAULT_MODEL
+from midway_hub.training.data.synthetic import CLEAR, TextureSettings, WorldSettings, render_clip
 
 
 def frames(seed=0, size=(24, 32)):

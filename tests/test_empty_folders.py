@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from midway_hub.training.__main__ import app as training
 from PIL import Image
 from typer.testing import CliRunner
 
 from midway_hub._durable import no_empty_folder
 from midway_hub.app.demo import sample_clip
 from midway_hub.cli import app
+from midway_hub.training.__main__ import app as training
 
 SAMPLE = sample_clip()
 

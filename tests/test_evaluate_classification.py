@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
+from PIL import Image
+from typer.testing import CliRunner
+
+from midway_hub import MidwayImageProcessor, MidwayNetwork
 from midway_hub.training.__main__ import app
 from midway_hub.training.evaluation.classification.evaluate import classification_tables, evaluate_classification
 from midway_hub.training.evaluation.classification.features import PictureEncoder, network_encoder, picture_features
 from midway_hub.training.evaluation.classification.pictures import read_pictures
 from midway_hub.training.evaluation.classification.readouts import PENALTIES, class_scores, logistic_predict
-from PIL import Image
-from typer.testing import CliRunner
-
-from midway_hub import MidwayImageProcessor, MidwayNetwork
 
 COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
 PROCESSOR = MidwayImageProcessor(fit="crop", size=32)

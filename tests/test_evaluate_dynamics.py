@@ -8,6 +8,13 @@ import pytest
 import torch
 from conftest import make_tiny_net
 from evaluation_sets import InMemory, flow_sample, shifted_pairs
+from PIL import Image
+from typer.testing import CliRunner
+
+from midway_hub.analysis.gates import without_gates
+from midway_hub.analysis.perturbation import perturbation_heatmaps
+from midway_hub.models.dynamics import DynamicsLevel
+from midway_hub.processing import MidwayImageProcessor
 from midway_hub.training.__main__ import app
 from midway_hub.training.data.flow import build_flow_dataset
 from midway_hub.training.evaluation.dynamics.evaluate import evaluate_dynamics
@@ -17,13 +24,6 @@ from midway_hub.training.evaluation.dynamics.scores import half_weights, patch_s
 from midway_hub.training.evaluation.dynamics.tables import dynamics_tables, region_table, score_table
 from midway_hub.training.evaluation.dynamics.truth import PatchTruth, patch_truth
 from midway_hub.training.evaluation.records import RecordMismatchError
-from PIL import Image
-from typer.testing import CliRunner
-
-from midway_hub.analysis.gates import without_gates
-from midway_hub.analysis.perturbation import perturbation_heatmaps
-from midway_hub.models.dynamics import DynamicsLevel
-from midway_hub.processing import MidwayImageProcessor
 
 GRID, SIZE = (3, 4), (48, 64)
 NARROW = {"embed_dim": 16, "num_heads": 2, "backward_heads": 2, "predictor_heads": 2}

@@ -9,6 +9,10 @@ import pytest
 from conftest import make_tiny_net
 from evaluation_sets import InMemory, flow_sample, shifted_pairs
 from flow_trees import make_tree
+from PIL import Image
+from typer.testing import CliRunner
+
+from midway_hub.flow_peers import DIS
 from midway_hub.training.__main__ import app
 from midway_hub.training.data.flow import build_flow_dataset
 from midway_hub.training.evaluation.flow.estimators import ZeroMotion
@@ -18,10 +22,6 @@ from midway_hub.training.evaluation.flow.pictures import flow_strip
 from midway_hub.training.evaluation.flow.tables import error_table, flow_tables, region_table, sequence_table
 from midway_hub.training.evaluation.probes import flow_probe
 from midway_hub.training.evaluation.records import RecordMismatchError
-from PIL import Image
-from typer.testing import CliRunner
-
-from midway_hub.flow_peers import DIS
 
 FLOW_HEAD = {"layer_dims": (8, 8, 8, 8), "feature_dim": 8, "last_dim": 4, "tile": (32, 48)}
 SHIFT = (3, -2)

@@ -9,6 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
+from PIL import Image
+from typer.testing import CliRunner
+
+from midway_hub import MidwayNetwork
+from midway_hub.analysis.propagation import propagate_labels
+from midway_hub.analysis.propagation_frames import fitted_protocol
+from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, adjusted, find_protocol
 from midway_hub.training.__main__ import app
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.evaluation.propagation.datasets import (
@@ -31,13 +38,6 @@ from midway_hub.training.evaluation.propagation.tables import propagation_table
 from midway_hub.training.evaluation.propagation.timm_encoders import load_module
 from midway_hub.training.evaluation.records import RecordMismatchError
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
-from PIL import Image
-from typer.testing import CliRunner
-
-from midway_hub import MidwayNetwork
-from midway_hub.analysis.propagation import propagate_labels
-from midway_hub.analysis.propagation_frames import fitted_protocol
-from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, adjusted, find_protocol
 
 HEIGHT, WIDTH = 64, 96
 PROTOCOL = replace(DINO, size=FrameSize("exact", (HEIGHT, WIDTH)))

@@ -9,6 +9,11 @@ import torch
 import torch.nn.functional as F
 from conftest import make_tiny_net
 from evaluation_sets import InMemory, labelled_pictures
+from typer.testing import CliRunner
+
+from midway_hub import MidwayNetwork
+from midway_hub.models.network import MissingHeadError
+from midway_hub.outputs import SegmentationOutput
 from midway_hub.training.__main__ import app
 from midway_hub.training.data.segmentation.classes import class_list
 from midway_hub.training.data.segmentation.pipeline import SegmentationPipeline, resize_for_test
@@ -22,11 +27,6 @@ from midway_hub.training.evaluation.segmentation.agreement import ClassMismatchE
 from midway_hub.training.evaluation.segmentation.evaluate import evaluate_segmentation, predict_labels
 from midway_hub.training.evaluation.segmentation.pictures import overlay, segmentation_strip
 from midway_hub.training.evaluation.segmentation.tables import class_table, segmentation_table
-from typer.testing import CliRunner
-
-from midway_hub import MidwayNetwork
-from midway_hub.models.network import MissingHeadError
-from midway_hub.outputs import SegmentationOutput
 
 CLASSES = ("sky", "tree", "house")
 PALETTE = ((10, 20, 200), (20, 200, 30), (200, 30, 30))

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from midway_hub.training.evaluation.records import EvaluationRecord
 
 from midway_hub._stored import DamagedFileError
+from midway_hub.training.evaluation.records import EvaluationRecord
 
 
 def opened(folder):

@@ -4,13 +4,13 @@ import os
 
 import numpy as np
 import pytest
-from midway_hub.training.evaluation.items import picture_file
 from PIL import Image
 
 from midway_hub._durable import whole_file
 from midway_hub.dense.writing import save_picture
 from midway_hub.file_names import fitting
 from midway_hub.flow_io import read_flow, write_flow
+from midway_hub.training.evaluation.items import picture_file
 
 LONG = [
     "x" * 240 + ".mp4",

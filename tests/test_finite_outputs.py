@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
-from midway_hub.training.__main__ import app as training_app
-from midway_hub.training.data.synthetic import CLASSES as WORLD_CLASSES
-from midway_hub.training.data.synthetic import PALETTE as WORLD_PALETTE
 from PIL import Image
 from typer.testing import CliRunner
 from video_clips import numbered_frame, write_clip
@@ -23,6 +20,9 @@ from midway_hub.analysis.tracks import Tracks
 from midway_hub.analysis.trajectories import motion_latents
 from midway_hub.cli import app
 from midway_hub.dense import flow_between, labels_of
+from midway_hub.training.__main__ import app as training_app
+from midway_hub.training.data.synthetic import CLASSES as WORLD_CLASSES
+from midway_hub.training.data.synthetic import PALETTE as WORLD_PALETTE
 
 SHALLOW = {"depth": 3, "levels": (1, 0), "midway_depth": 1, "predictor_depth": 2}
 HEADS = {

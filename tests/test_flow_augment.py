@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from torchvision.transforms.v2 import functional as transforms
+
 from midway_hub.training.data.flow import FlowAugment, FlowSample, WorldFlow, augment_flow
 from midway_hub.training.data.flow.augment import FlowGeometry, change_geometry, draw_geometry
 from midway_hub.training.data.flow.jitter import Jitter, change_colours, draw_jitter
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.synthetic import CLEAR, MotionSettings, TextureSettings, WorldSettings
-from pydantic import ValidationError
-from torchvision.transforms.v2 import functional as transforms
 
 NO_COLOUR = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 STILL = FlowAugment(spatial_probability=0, horizontal_flip=0, vertical_flip=0, **NO_COLOUR)

@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flow_trees import SIZE, make_tree
+from PIL import Image
+from torchvision import datasets as torchvision_datasets
+
+from midway_hub.flow_io import write_flow
 from midway_hub.training.data.flow import (
     FLOW_DATASETS,
     FileForm,
@@ -20,10 +24,6 @@ from midway_hub.training.data.flow.frames import read_mask
 from midway_hub.training.data.flow.readers import things
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.synthetic import TextureSettings, WorldSettings, held_out_seeds, render_pairs
-from PIL import Image
-from torchvision import datasets as torchvision_datasets
-
-from midway_hub.flow_io import write_flow
 
 FEW = TextureSettings(tiles=4, tile_size=32)
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from midway_hub.training.tasks.flow_losses import FLOW_LOSSES, bounded_laplacian, bounded_log_laplacian, l1, laplacian
 
 B, H, W = 2, 3, 5

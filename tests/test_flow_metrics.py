@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from evaluation_sets import flow_sample
+
 from midway_hub.training.evaluation.flow.metrics import REGIONS, FlowMeter, pixel_errors
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from flow_trees import make_tree
+from pydantic import ValidationError
+
 from midway_hub.training.data.flow import (
     ABLATION_MIX,
     PAPER_MIX,
@@ -19,7 +21,6 @@ from midway_hub.training.data.flow import (
 )
 from midway_hub.training.data.flow.datasets import _SETS
 from midway_hub.training.data.synthetic import TextureSettings, WorldSettings, held_out_seeds
-from pydantic import ValidationError
 
 FEW = TextureSettings(tiles=4, tile_size=32)
 

@@ -10,10 +10,6 @@ import pytest
 import torch
 from conftest import make_tiny_net
 from evaluation_sets import shifted_pairs
-from midway_hub.training.evaluation.flow.estimators import Resized, ZeroMotion, resize_flow
-from midway_hub.training.evaluation.flow.networks import FeatureMatching, NetworkFlow
-from midway_hub.training.evaluation.flow.peers import build_peers
-from midway_hub.training.evaluation.weights import weights_digest
 from torchvision.models.optical_flow import Raft_Small_Weights
 
 from midway_hub import MidwayNetwork
@@ -21,6 +17,10 @@ from midway_hub._regular import IrregularFileError
 from midway_hub.flow_peers import DIS, RAFT, make_peer
 from midway_hub.models.network import MissingHeadError
 from midway_hub.processing import MidwayImageProcessor
+from midway_hub.training.evaluation.flow.estimators import Resized, ZeroMotion, resize_flow
+from midway_hub.training.evaluation.flow.networks import FeatureMatching, NetworkFlow
+from midway_hub.training.evaluation.flow.peers import build_peers
+from midway_hub.training.evaluation.weights import weights_digest
 
 FLOW_HEAD = {"layer_dims": (8, 8, 8, 8), "feature_dim": 8, "last_dim": 4, "tile": (32, 48)}
 

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from midway_hub.training.data.segmentation import CLASS_LISTS, ENCODINGS, LabelError, class_list
 from midway_hub.training.data.segmentation.classes import distinct_colours
 

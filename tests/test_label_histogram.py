@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from midway_hub.training.data.segmentation import (
     CLASS_LISTS,
     WorldSegmentation,
@@ -11,7 +13,6 @@ from midway_hub.training.data.segmentation import (
     label_histogram,
 )
 from midway_hub.training.data.synthetic import TextureSettings, WorldSettings, held_out_seeds
-from PIL import Image
 
 ADE = CLASS_LISTS["ade20k"].names
 

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-from midway_hub.training.data.frame_pair import SampleError
-from midway_hub.training.data.segmentation import build_segmentation_dataset
-from midway_hub.training.probes.labelled_folder import read_labelled_folder
 from picture_bytes import GREY_ALPHA, PALETTE, RGB, write_pgm, write_png, write_tiff
 from PIL import Image
 
@@ -15,6 +12,9 @@ from midway_hub.label_maps import (
     read_label_colours,
     read_label_map,
 )
+from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.segmentation import build_segmentation_dataset
+from midway_hub.training.probes.labelled_folder import read_labelled_folder
 
 SIZE = (9, 13)
 rng = np.random.default_rng(0)

@@ -9,16 +9,16 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from midway_hub.training.data.flow.frames import read_frame, read_mask
-from midway_hub.training.data.segmentation import build_segmentation_dataset
-from midway_hub.training.data.segmentation.files import read_image
-from midway_hub.training.data.settings import GapSettings
-from midway_hub.training.data.sources.frames import FrameSource
 from picture_bytes import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, write_pgm, write_png, write_tiff
 from PIL import Image, ImageCms
 
 from midway_hub.picture_files import read_picture, upright_size
 from midway_hub.processing import load_frame
+from midway_hub.training.data.flow.frames import read_frame, read_mask
+from midway_hub.training.data.segmentation import build_segmentation_dataset
+from midway_hub.training.data.segmentation.files import read_image
+from midway_hub.training.data.settings import GapSettings
+from midway_hub.training.data.sources.frames import FrameSource
 from midway_hub.video import VideoError, open_video
 
 SIZE = (24, 36)

@@ -11,13 +11,6 @@ import pytest
 import torch
 from conftest import make_tiny_net
 from evaluation_sets import InMemory, flow_sample
-from midway_hub.training.evaluation.dynamics.evaluate import evaluate_dynamics
-from midway_hub.training.evaluation.dynamics.readings import Matching, Perturbation, StandStill
-from midway_hub.training.evaluation.flow.networks import FeatureMatching, NetworkFlow
-from midway_hub.training.evaluation.probes import flow_probe, segmentation_probe
-from midway_hub.training.evaluation.propagation.encoders import network_encoder
-from midway_hub.training.evaluation.segmentation.evaluate import evaluate_segmentation
-from midway_hub.training.evaluation.weights import describe_network
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -36,6 +29,13 @@ from midway_hub.hub.named import bundled_folder
 from midway_hub.hub.repository import Repository
 from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD, get_entry
+from midway_hub.training.evaluation.dynamics.evaluate import evaluate_dynamics
+from midway_hub.training.evaluation.dynamics.readings import Matching, Perturbation, StandStill
+from midway_hub.training.evaluation.flow.networks import FeatureMatching, NetworkFlow
+from midway_hub.training.evaluation.probes import flow_probe, segmentation_probe
+from midway_hub.training.evaluation.propagation.encoders import network_encoder
+from midway_hub.training.evaluation.segmentation.evaluate import evaluate_segmentation
+from midway_hub.training.evaluation.weights import describe_network
 from midway_hub.video.writer import write_video
 
 PICO = "midway_pico"

@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from midway_hub.training.engine.progress import ProgressReport
-from midway_hub.training.timeline import Timeline
 from rich.console import Console
 
 from midway_hub import _console as console
 from midway_hub._progress import LONGEST, Lines, download_watcher, duration, speed, told, watched_downloads
 from midway_hub.extraction import Progress
 from midway_hub.extraction.sources import Source
+from midway_hub.training.engine.progress import ProgressReport
+from midway_hub.training.timeline import Timeline
 
 
 class Clock:

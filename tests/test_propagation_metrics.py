@@ -5,6 +5,9 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from midway_hub.label_maps import object_numbers
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame, statistics
 from midway_hub.training.evaluation.propagation.masks import (
@@ -16,9 +19,6 @@ from midway_hub.training.evaluation.propagation.masks import (
 )
 from midway_hub.training.evaluation.propagation.matfile import read_mat_array
 from midway_hub.training.evaluation.propagation.pck import FAR, normalised_distances, pose_scores
-from PIL import Image
-
-from midway_hub.label_maps import object_numbers
 
 
 def rectangle(top, left, bottom, right, size=(60, 80)):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.segmentation import (
     SEGMENTATION_DATASETS,
@@ -15,7 +17,6 @@ from midway_hub.training.data.segmentation import (
 )
 from midway_hub.training.data.segmentation.files import read_label_map
 from midway_hub.training.data.synthetic import CLASSES, TextureSettings, WorldSettings, held_out_seeds, render_pairs
-from PIL import Image
 
 SMALL = (4, 6)
 WORLD = WorldSettings(size=(48, 64), textures=TextureSettings(tiles=4, tile_size=32))

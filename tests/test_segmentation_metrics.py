@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_sets import labelled_pictures
+
 from midway_hub.training.data.segmentation.classes import class_list
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
 

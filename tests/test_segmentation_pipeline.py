@@ -5,6 +5,9 @@ import colorsys
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+
+from midway_hub.processing import Normalisation
 from midway_hub.training.data.segmentation import (
     LabelledImage,
     SegmentationPipeline,
@@ -18,9 +21,6 @@ from midway_hub.training.data.segmentation.resize import rescaled_size, resize_b
 from midway_hub.training.data.views.normalise import normalise
 from midway_hub.training.tasks.segmentation_data import SegmentationData, SegmentationExamples
 from midway_hub.training.timeline import Timeline
-from pydantic import ValidationError
-
-from midway_hub.processing import Normalisation
 
 STILL = SegmentationPipeline(
     scale=(40, 30), ratio_range=(1, 1), crop=(30, 40), cat_max_ratio=1, flip=0, photometric=False

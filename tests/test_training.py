@@ -4,12 +4,12 @@ from importlib.resources import files
 
 import pytest
 import torch
-from midway_hub.training.initialise import initialise
-from midway_hub.training.recipes import list_recipes, load_recipe
 from safetensors.torch import load_file
 
 from midway_hub import MidwayNetwork
 from midway_hub.registry import get_entry
+from midway_hub.training.initialise import initialise
+from midway_hub.training.recipes import list_recipes, load_recipe
 from midway_hub.verify import verify
 
 

@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 from conftest import make_tiny_net
 from engine_job import no_process_stays  # noqa: F401
+from torch import nn
+
+from midway_hub import MidwayNetwork
 from midway_hub.training.configuration import ConfigError
 from midway_hub.training.tasks.batch_norm import SharedBatchNorm2d, synchronise_batch_norm
 from midway_hub.training.tasks.config import load_task_config
@@ -18,9 +21,6 @@ from midway_hub.training.tasks.plan import make_task_plan
 from midway_hub.training.tasks.segmentation import SegmentationSettings, SegmentationTask, head_config
 from midway_hub.training.tasks.start import StartSettings, starting_network
 from midway_hub.training.timeline import Timeline
-from torch import nn
-
-from midway_hub import MidwayNetwork
 
 CPU = torch.device("cpu")
 CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 255), (90, 90, 90), (255, 0, 0))

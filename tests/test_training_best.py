@@ -10,15 +10,15 @@ import safetensors.torch
 import torch
 from conftest import make_tiny_net
 from engine_job import Job, run
+from torch import nn
+
+from midway_hub import MidwayNetwork
 from midway_hub.training.configuration import ConfigError
 from midway_hub.training.engine.best import Best, Keep
 from midway_hub.training.engine.checkpoint import BEST
 from midway_hub.training.kinds import kind
 from midway_hub.training.tasks.config import load_task_config
 from midway_hub.training.tasks.running import Evaluating, best_by, finetune
-from torch import nn
-
-from midway_hub import MidwayNetwork
 
 SCORES = {2: 3.0, 4: 1.0, 6: 2.0, 8: 1.0, 10: math.nan, 12: 2.5}
 

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import torch
-from midway_hub.training.__main__ import app
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from midway_hub import MidwayNetwork
+from midway_hub.training.__main__ import app
 
 PROBED = ("probes.every_steps=4", "probes.worlds=4")
 QUICK = ("steps=4", "engine.log_every=2", "engine.checkpoint_every_steps=2", "data.workers=0")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+
 from midway_hub.training.commands._common import parsed_options
 from midway_hub.training.config import ConfigError, load_config, parse_settings
 from midway_hub.training.configuration import lengthened, validate

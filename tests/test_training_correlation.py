@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
+from test_correlation_head import HEAD
+from test_training_finetuning import SMALL, command
+
+from midway_hub import MidwayConfig, MidwayNetwork
+from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig
 from midway_hub.training.export.joining import JoinError, join_heads
 from midway_hub.training.tasks.config import load_task_config
 from midway_hub.training.tasks.flow import FlowSettings, FlowTask, full_size, started
@@ -13,11 +18,6 @@ from midway_hub.training.tasks.flow_losses import sequence_l1
 from midway_hub.training.tasks.optimisation import OptimisationSettings, parameter_groups
 from midway_hub.training.tasks.start import StartSettings, starting_network
 from midway_hub.training.timeline import Timeline
-from test_correlation_head import HEAD
-from test_training_finetuning import SMALL, command
-
-from midway_hub import MidwayConfig, MidwayNetwork
-from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig
 
 LINE = Timeline(steps=100, steps_per_epoch=10, batch_size=2, visits_per_step=2)
 CORRELATION = CorrelationHeadConfig.of({**HEAD, "tile": (32, 48)})

@@ -13,6 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pair_sources import (
+    FaultySource,
+    GreySource,
+    KilledSource,
+    MadeUpSource,
+    ProcessSource,
+    TerminatedSource,
+)
+from video_clips import write_clip
+
 from midway_hub.training.compat import Compat
 from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.loader import PairBatches
@@ -23,15 +33,6 @@ from midway_hub.training.data.sources import build_source
 from midway_hub.training.data.synthetic import WorldSettings, WorldSource
 from midway_hub.training.data.views import ViewSettings
 from midway_hub.training.timeline import Timeline
-from pair_sources import (
-    FaultySource,
-    GreySource,
-    KilledSource,
-    MadeUpSource,
-    ProcessSource,
-    TerminatedSource,
-)
-from video_clips import write_clip
 
 CPU = torch.device("cpu")
 VIEWS = ViewSettings(global_size=16, local_size=16, dense_size=16, local_count=2, initial_area=None)

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.sampler import Sampler
 from midway_hub.training.timeline import Timeline

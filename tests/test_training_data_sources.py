@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from pydantic import ValidationError
+from video_clips import number_of, numbered_frame, write_clip
+
 from midway_hub.training.data.frame_pair import PairSource, SampleError
 from midway_hub.training.data.packs import PackError
 from midway_hub.training.data.settings import DataSettings, GapSettings
@@ -14,10 +18,6 @@ from midway_hub.training.data.sources import build_source, videos
 from midway_hub.training.data.sources.choose import choose_pairs
 from midway_hub.training.data.sources.frames import FrameSource
 from midway_hub.training.data.sources.videos import VideoSource
-from PIL import Image
-from pydantic import ValidationError
-from video_clips import number_of, numbered_frame, write_clip
-
 from midway_hub.video import open_video
 
 FRAMES = GapSettings(frames=(5, 9))

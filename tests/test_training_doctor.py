@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+
 from midway_hub.training.data.frame_pair import FramePair, SampleError
 from midway_hub.training.data.views import ViewSettings
 from midway_hub.training.doctor import (

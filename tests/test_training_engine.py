@@ -15,6 +15,8 @@ import pytest
 import safetensors.torch
 import torch
 from engine_job import Job, Net, Started, TinyTask, no_process_stays, run  # noqa: F401
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from midway_hub.training.engine import guard
 from midway_hub.training.engine.averages import Averages
 from midway_hub.training.engine.collapse import CollapseWatch
@@ -25,7 +27,6 @@ from midway_hub.training.engine.protocol import StepOutput
 from midway_hub.training.engine.random_state import RandomState, seed_all
 from midway_hub.training.engine.settings import EngineSettings
 from midway_hub.training.engine.step import OptimizerStep
-from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @pytest.fixture

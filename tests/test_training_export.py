@@ -7,6 +7,11 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import TINY
+from run_folders import CONFIG, write_run
+
+from midway_hub import MidwayNetwork
+from midway_hub.cards import MARKER
+from midway_hub.processing import MidwayImageProcessor
 from midway_hub.training.engine.checkpoint import Checkpoint, Checkpoints
 from midway_hub.training.export import ExportError, export_run
 from midway_hub.training.export.card import write_card
@@ -14,11 +19,6 @@ from midway_hub.training.export.command import command_of
 from midway_hub.training.methods import make_method
 from midway_hub.training.report.record import read_run
 from midway_hub.training.timeline import Timeline
-from run_folders import CONFIG, write_run
-
-from midway_hub import MidwayNetwork
-from midway_hub.cards import MARKER
-from midway_hub.processing import MidwayImageProcessor
 from midway_hub.verify import verify
 
 SMALL = {**TINY, "depth": 3, "levels": [1, 0]}

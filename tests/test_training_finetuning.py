@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
-from midway_hub.training.__main__ import app
-from midway_hub.training.data.views import normalise
 from PIL import Image
 from typer.testing import CliRunner
 
 from midway_hub import MidwayImageProcessor, MidwayNetwork
 from midway_hub.flow_io import write_flow
+from midway_hub.training.__main__ import app
+from midway_hub.training.data.views import normalise
 
 SMALL = (
     "data.world.size=[32,48]",

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from conftest import make_tiny_net
+
+from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.training.config import load_config
 from midway_hub.training.initial import (
     InitialSettings,
@@ -13,8 +15,6 @@ from midway_hub.training.initial import (
 )
 from midway_hub.training.methods import Midway
 from midway_hub.training.timeline import Timeline
-
-from midway_hub import MidwayConfig, MidwayNetwork
 
 LINE = Timeline(steps=10, steps_per_epoch=5, batch_size=4, visits_per_step=2)
 

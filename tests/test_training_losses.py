@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from midway_hub.training.losses import dino_loss, dino_pairs, entropy, prediction_loss, teacher_probabilities
 
 

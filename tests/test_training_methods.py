@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.training.compat import Compat
 from midway_hub.training.methods import METHODS, make_method
 from midway_hub.training.methods.optimisation import clip_per_tensor
 from midway_hub.training.timeline import Timeline
-from torch.nn.parallel import DistributedDataParallel
-
-from midway_hub import MidwayConfig, MidwayNetwork
 
 MODEL = {"embed_dim": 32, "depth": 4, "num_heads": 2, "image_size": 48, "levels": [2, 1, 0], "motion_dim": 16}
 HEADS = {"midway_heads": 2, "backward_heads": 2, "predictor_heads": 2, "midway_depth": 2, "predictor_depth": 3}

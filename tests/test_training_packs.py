@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from midway_hub.training.data.frame_pair import PairSource, SampleError
-from midway_hub.training.data.packs import PackError, PackSettings, PackSource, forecast, pack
-from midway_hub.training.data.settings import GapSettings
-from midway_hub.training.data.sources.videos import VideoSource
 from pack_clips import write_clips
 from PIL import Image
 from pydantic import ValidationError
 from video_clips import number_of
 
+from midway_hub.training.data.frame_pair import PairSource, SampleError
+from midway_hub.training.data.packs import PackError, PackSettings, PackSource, forecast, pack
+from midway_hub.training.data.settings import GapSettings
+from midway_hub.training.data.sources.videos import VideoSource
 from midway_hub.video import open_video
 
 FORMS = ("jpeg", "h264")

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from pack_clips import contents, die_at_seven, pack_in_process, processes_of, write_clips
+from video_clips import packet_places, write_clip
+
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.packs import PackError, PackSettings, PackSource, pack, verify
 from midway_hub.training.data.settings import GapSettings
-from pack_clips import contents, die_at_seven, pack_in_process, processes_of, write_clips
-from video_clips import packet_places, write_clip
 
 FORMS = ("jpeg", "h264")
 GAP = GapSettings(frames=(15, 30))

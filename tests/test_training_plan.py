@@ -1,6 +1,7 @@
 """Derived numbers of a run follow from its configuration, the data and the processes."""
 
 import pytest
+
 from midway_hub.training.config import ConfigError, load_config
 from midway_hub.training.plan import make_plan
 

@@ -5,6 +5,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_net
+from PIL import Image
+from pydantic import ValidationError
+
+from midway_hub import MidwayNetwork
+from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 from midway_hub.training.probes.coarse_flow import CoarseFlowProbe
 from midway_hub.training.probes.dense import DenseProbe, LabelledFrames, patch_labels
 from midway_hub.training.probes.held_out import HeldOutPairs, held_out_pairs
@@ -14,11 +19,6 @@ from midway_hub.training.probes.rank import RankProbe, effective_rank
 from midway_hub.training.probes.readout import classification_scores, knn_predict, linear_predict
 from midway_hub.training.probes.settings import ProbeSettings
 from midway_hub.training.probes.suite import make_probes, run_probes
-from PIL import Image
-from pydantic import ValidationError
-
-from midway_hub import MidwayNetwork
-from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 
 PAIRS = 3
 

@@ -1,14 +1,14 @@
 """The paper's recipes: each says what its row of a table differs in, and nothing else."""
 
 import pytest
+
+from midway_hub import MidwayConfig
+from midway_hub.cards import card_of
 from midway_hub.training.config import load_config
 from midway_hub.training.engine.configuration import differences
 from midway_hub.training.plan import make_plan
 from midway_hub.training.recipes import list_recipes, read_recipe
 from midway_hub.training.tasks.config import load_task_config
-
-from midway_hub import MidwayConfig
-from midway_hub.cards import card_of
 
 SETTINGS_OF_TABLE_3 = {  # backward, multi-level, refinement, gating, as the table's columns have them
     "row2_latent_dynamics": (False, False, False, False),

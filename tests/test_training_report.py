@@ -8,12 +8,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
+from run_folders import CONFIG, RUN, metrics, write_run
+
 from midway_hub.training.report import write_report
 from midway_hub.training.report.curves import plots_of, running_mean, thin
 from midway_hub.training.report.record import read_run
 from midway_hub.training.report.svg import short, ticks
-from PIL import Image
-from run_folders import CONFIG, RUN, metrics, write_run
 
 
 class Balanced(HTMLParser):

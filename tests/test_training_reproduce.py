@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 import yaml
-from midway_hub.training.__main__ import app
-from midway_hub.training.configuration import ConfigError
-from midway_hub.training.reproduce import list_chains, read_chain
 from typer.testing import CliRunner
 
 from midway_hub import MidwayNetwork
+from midway_hub.training.__main__ import app
+from midway_hub.training.configuration import ConfigError
+from midway_hub.training.reproduce import list_chains, read_chain
 
 TINY = (
     "engine.checkpoint_every_steps=1",

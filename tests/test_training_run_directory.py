@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import yaml
 from engine_job import Job, Started, no_process_stays, run, wait_for_step  # noqa: F401
+
+from midway_hub._stored import DamagedFileError
 from midway_hub.training.engine.configuration import differences
 from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.metrics import drop_lines_after
 from midway_hub.training.engine.run_record import RunRecord
 from midway_hub.training.engine.settings import MAY_CHANGE, EngineSettings
-
-from midway_hub._stored import DamagedFileError
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from midway_hub.training.compat import Compat
 from midway_hub.training.config import load_config
 from midway_hub.training.ema import MovingAverage
@@ -8,7 +10,6 @@ from midway_hub.training.methods import make_method
 from midway_hub.training.plan import make_plan
 from midway_hub.training.schedules import cosine, warmup_cosine
 from midway_hub.training.timeline import Timeline
-from torch import nn
 
 TINY = {"embed_dim": 8, "depth": 2, "num_heads": 1, "image_size": 16, "levels": [0], "motion_dim": 8}
 HEADS = {"midway_heads": 1, "backward_heads": 1, "predictor_heads": 1}

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from lightning_fabric.plugins.environments import SLURMEnvironment
+
 from midway_hub.training.submit import Resources, SubmitError, executor_parameters, sbatch_script, submit
 
 pytest.importorskip("submitit")

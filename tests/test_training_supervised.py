@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
+
+from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.quarantine import TooManyRejectedError
 from midway_hub.training.data.supervised import LoadingSettings, SupervisedBatches
 from midway_hub.training.data.synthetic import WorldSettings, held_out_seeds
 from midway_hub.training.data.synthetic.examples import WorldBatches, WorldExamples
 from midway_hub.training.timeline import Timeline
-
-from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
 
 CPU = torch.device("cpu")
 WORLD = WorldSettings(size=(32, 48))

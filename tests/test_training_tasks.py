@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_tiny_net
+
+from midway_hub.heads import IGNORE, FlowHeadConfig
 from midway_hub.training.configuration import ConfigError
 from midway_hub.training.losses import prediction_loss
 from midway_hub.training.recipes import list_recipes
@@ -19,8 +21,6 @@ from midway_hub.training.tasks.running import forecast
 from midway_hub.training.tasks.segmentation import SegmentationSettings, SegmentationTask, head_config
 from midway_hub.training.tasks.start import StartSettings, starting_network
 from midway_hub.training.timeline import Timeline
-
-from midway_hub.heads import IGNORE, FlowHeadConfig
 
 FLOW_HEAD = FlowHeadConfig(layer_dims=(8, 8, 8, 8), feature_dim=8, last_dim=8, tile=(32, 32))
 CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 255), (90, 90, 90), (255, 0, 0))

@@ -5,11 +5,12 @@ import re
 import pytest
 import torch
 from conftest import TINY
+from torch import nn
+
 from midway_hub.training.methods import make_method
 from midway_hub.training.timeline import Timeline
 from midway_hub.training.trace import trace_step
 from midway_hub.training.trace.modules import Call, fold, landmarks, record_calls
-from torch import nn
 
 PAIRS = 2
 

@@ -5,6 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
+from torch.nn.functional import interpolate
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
 from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.views import (
     GROUPS,
@@ -20,10 +25,6 @@ from midway_hub.training.data.views.blur import blur
 from midway_hub.training.data.views.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, change_colours, turn_hue
 from midway_hub.training.data.views.draw import ColourDraw
 from midway_hub.training.data.views.resize import _bands, crop_and_resize, resize_weights
-from PIL import Image, ImageFilter
-from torch.nn.functional import interpolate
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 SMALL = ViewSettings(global_size=48, local_size=24, local_count=3, dense_size=48)
 

@@ -4,9 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from midway_hub.training.data.views import GROUPS, ViewSettings, draw_views
 from midway_hub.training.data.views.boxes import random_box
-from pydantic import ValidationError
 
 SIZE = (720, 1280)
 

@@ -3,9 +3,10 @@
 import shutil
 
 import pytest
+from video_clips import write_clip
+
 from midway_hub.training import _video_check
 from midway_hub.training.walking_tours import BDD_FILES, TOURS, check_bdd100k, check_walking_tours, instructions
-from video_clips import write_clip
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from midway_hub.training.data.frame_pair import FramePair, PairSource
 from midway_hub.training.data.synthetic import (
     CLASSES,
@@ -31,7 +33,6 @@ from midway_hub.training.data.synthetic import (
 from midway_hub.training.data.synthetic.atlas import atlas, make_tiles
 from midway_hub.training.data.synthetic.textures import FAMILIES
 from midway_hub.training.data.synthetic.worlds import Worlds, _pairs
-from PIL import Image
 
 CPU = torch.device("cpu")
 TEXTURES = TextureSettings(tiles=6, tile_size=64)

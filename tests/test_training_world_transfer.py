@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from midway_hub.models.correlation.sampling import places, warp
 from midway_hub.training.data.synthetic import (
     CLEAR,
     MotionSettings,
@@ -25,9 +28,6 @@ from midway_hub.training.data.synthetic.structures import SIDE, VARIANTS, distan
 from midway_hub.training.data.synthetic.worlds import LATER_NUMBERS, NUMBERS, Worlds
 from midway_hub.training.tasks.flow_data import FlowData
 from midway_hub.training.timeline import Timeline
-from PIL import Image
-
-from midway_hub.models.correlation.sampling import places, warp
 
 CPU = torch.device("cpu")
 TEXTURES = TextureSettings(tiles=6, tile_size=64)

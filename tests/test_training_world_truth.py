@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from midway_hub.training.data.synthetic import (
     CLASSES,
     CLEAR,

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from midway_hub.training.yaml_text import YamlError, dump_yaml, parse_scalar, parse_yaml, read_yaml
 
 

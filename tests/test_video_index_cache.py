@@ -10,12 +10,12 @@ import threading
 
 import numpy as np
 import pytest
+from video_clips import numbers_of, write_clip
+
 from midway_hub.training import pretraining
 from midway_hub.training.config import load_config
 from midway_hub.training.data.settings import GapSettings
 from midway_hub.training.data.sources.videos import VideoSource
-from video_clips import numbers_of, write_clip
-
 from midway_hub.video import READERS, VideoError, available_readers, index_cache, open_video
 from midway_hub.video.container import index_video
 from midway_hub.video.index_cache import cached_index

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from midway_hub.training.recipes import list_recipes
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typer
+
+from midway_hub import _console as console
 from midway_hub.training.commands import (
     data,
     datasets,
@@ -13,8 +15,6 @@ from midway_hub.training.commands import (
     results,
     running,
 )
-
-from midway_hub import _console as console
 
 app = typer.Typer(
     no_args_is_help=True,

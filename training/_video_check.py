@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from midway_hub.training._text import text_table
 
+from midway_hub.training._text import text_table
 from midway_hub.video import FrameReader, VideoError, open_video
 
 _SPOTS = 5

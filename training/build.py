@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import cast
 
 import torch
+
+from midway_hub import MidwayConfig
 from midway_hub.training.config import RunConfig
 from midway_hub.training.data.loader import PairBatches
 from midway_hub.training.data.sources import build_source
@@ -17,8 +19,6 @@ from midway_hub.training.plan import Plan, make_plan
 from midway_hub.training.probes.held_out import held_out_pairs
 from midway_hub.training.probes.protocol import Probe
 from midway_hub.training.probes.suite import make_probes, run_probes
-
-from midway_hub import MidwayConfig
 
 
 @dataclass(frozen=True)

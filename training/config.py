@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field, SerializeAsAny, field_validator
+
+from midway_hub.config import MidwayConfig
 from midway_hub.training.compat import Compat
 from midway_hub.training.configuration import (
     ConfigError,
@@ -21,9 +24,6 @@ from midway_hub.training.methods import METHODS
 from midway_hub.training.methods.base import MethodSettings
 from midway_hub.training.probes.settings import ProbeSettings
 from midway_hub.training.settings import Settings
-from pydantic import Field, SerializeAsAny, field_validator
-
-from midway_hub.config import MidwayConfig
 
 Architecture = Annotated[
     dict[str, Any],

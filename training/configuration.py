@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import Field, ValidationError, model_validator
+
 from midway_hub.training.engine.settings import EngineSettings
 from midway_hub.training.fields import section_at
 from midway_hub.training.overrides import ConfigError, overridden
 from midway_hub.training.recipes import read_recipe
 from midway_hub.training.settings import Settings
-from pydantic import Field, ValidationError, model_validator
 
 S = TypeVar("S", bound=Settings)
 LENGTH = ("epochs", "steps")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from midway_hub.devices import checked_device
 from midway_hub.training.build import build_method
 from midway_hub.training.config import RunConfig
 from midway_hub.training.data.sources import build_source
@@ -15,8 +16,6 @@ from midway_hub.training.doctor import Diagnosis, Examination, RunPlan, diagnose
 from midway_hub.training.engine.processes import choose_accelerator, processes_wanted
 from midway_hub.training.methods import METHODS
 from midway_hub.training.plan import make_plan
-
-from midway_hub.devices import checked_device
 from midway_hub.video import available_readers
 
 

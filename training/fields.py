@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, get_args, get_origin, get_type_hints
 
-from midway_hub.training.settings import Settings
-from midway_hub.training.typed import arms
 from pydantic import BaseModel, GetCoreSchemaHandler, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
+
+from midway_hub.training.settings import Settings
+from midway_hub.training.typed import arms
 
 
 class KeywordsOf:

@@ -6,13 +6,13 @@ import math
 from typing import Literal
 
 import torch
-from midway_hub.training.settings import Settings
 from pydantic import Field
 from torch import Tensor, nn
 
 from midway_hub import MidwayNetwork
 from midway_hub.models.blocks import GatingUnit
 from midway_hub.models.dynamics import Dynamics, DynamicsLevel
+from midway_hub.training.settings import Settings
 
 PLACE, FRAME, MOTION = 2.0, 3.0, 16.0
 """Amplitudes of what `compare_frames` adds to tokens: where they are, which frame they are of, that they are motion."""

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from midway_hub.training.configuration import validate
-from midway_hub.training.recipes import kind_of, list_recipes, read_recipe
-from midway_hub.training.settings import Settings
 from pydantic import Field
 
 from midway_hub._durable import need_empty
 from midway_hub.config import MidwayConfig
 from midway_hub.models.network import MidwayNetwork
 from midway_hub.registry import get_entry
+from midway_hub.training.configuration import validate
+from midway_hub.training.recipes import kind_of, list_recipes, read_recipe
+from midway_hub.training.settings import Settings
 from midway_hub.verify import save_golden
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from midway_hub.training.build import Parts, Probing, build_method, build_parts
 from midway_hub.training.config import RunConfig, parse_config
 from midway_hub.training.configuration import LENGTH

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 
+from pydantic import Field, field_validator, model_validator
+
 from midway_hub.training.configuration import validate
 from midway_hub.training.engine.loop import Outcome
 from midway_hub.training.export import export_run
@@ -14,7 +16,6 @@ from midway_hub.training.export.joining import join_heads
 from midway_hub.training.kinds import KINDS, kind
 from midway_hub.training.recipes import list_recipes, read_recipe
 from midway_hub.training.settings import Settings
-from pydantic import Field, field_validator, model_validator
 
 _log = logging.getLogger("midway_hub")
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from midway_hub.training.typed import is_number, is_path
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from midway_hub.training.typed import is_number, is_path
 
 
 class Settings(BaseModel):

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from midway_hub.training.engine.interrupt import EXIT_CODE
-
 from midway_hub._extras import how_to_install
+from midway_hub.training.engine.interrupt import EXIT_CODE
 
 if TYPE_CHECKING:
     from submitit import Job

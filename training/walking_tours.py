@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from midway_hub.training._video_check import FolderCheck, Found, Wanted, look_at, videos_in
 
 LICENCE = "CC-BY, by the channels that published them"

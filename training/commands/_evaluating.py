@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from midway_hub.training.commands._common import parsed_options
 
 from midway_hub import _console as console
 from midway_hub._options import load_network, size_of
+from midway_hub.training.commands._common import parsed_options
 
 if TYPE_CHECKING:
+    from midway_hub import MidwayNetwork
     from midway_hub.training.data.flow.sample import FlowDataset
     from midway_hub.training.data.segmentation.sample import SegmentationDataset
     from midway_hub.training.data.synthetic import WorldSettings
     from midway_hub.training.evaluation.tables import Rows
-
-    from midway_hub import MidwayNetwork
 
 WORLD = "world"
 WORLDS_HELP = "world, or world:RECIPE for the worlds of a recipe or a run's config.yaml."

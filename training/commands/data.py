@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, Overrides, Recipe, command
 
 from midway_hub import _console as console
+from midway_hub.training.commands._common import Json, Overrides, Recipe, command
 
 app = typer.Typer()
 

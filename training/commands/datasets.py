@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, Options, command, parsed_options
 
 from midway_hub import _console as console
+from midway_hub.training.commands._common import Json, Options, command, parsed_options
 
 app = typer.Typer()
 

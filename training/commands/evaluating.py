@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from midway_hub import _console as console
+from midway_hub._options import Device, Dtype, Overlap, SlideText, TileText, size_of, slide_of, tile_of
 from midway_hub.training.commands._common import Json, Options, command
 from midway_hub.training.commands._evaluating import (
     WORLDS_HELP,
@@ -19,9 +22,6 @@ from midway_hub.training.commands._evaluating import (
     open_network,
     show,
 )
-
-from midway_hub import _console as console
-from midway_hub._options import Device, Dtype, Overlap, SlideText, TileText, size_of, slide_of, tile_of
 
 if TYPE_CHECKING:
     from midway_hub.training.evaluation.flow.estimators import Estimator
@@ -68,14 +68,15 @@ def flow(
     evaluate flow --dataset sintel/subval/clean --root /data/sintel -m runs/flow/export --tile 320x384 --overlap 0.9
     --peers zero,dis,raft_large=raft_large_C_T_SKHT_V2.pth -o results/sintel
     """
-    from midway_hub.training.evaluation.flow.estimators import Resized, ZeroMotion
     from midway_hub.training.evaluation.flow.evaluate import evaluate_flow
     from midway_hub.training.evaluation.flow.tables import flow_tables
 
     data = open_flow_data(dataset, root, worlds, world_size, options)
-    estimators = _estimators(model or [], peers, tile=tile, overlap=overlap, device=device, dtype=dtype)
+    estimators: list[Estimator] = _estimators(
+        model or [], peers, tile=tile, overlap=overlap, device=device, dtype=dtype
+    )
     if short_side is not None:
-        estimators = [each if isinstance(each, ZeroMotion) else Resized(each, short_side) for each in estimators]
+        estimators = [_resized(each, short_side) for each in estimators]
     with console.step_bars() as bars:
         result = evaluate_flow(data, estimators, out=out, limit=limit, pictures=pictures, progress=bars)
     show(result, flow_tables(result), out=out, as_json=as_json)
@@ -125,18 +126,23 @@ def segmentation(
     show(result, [segmentation_table(result), class_table(result)], out=out, as_json=as_json)
 
 
+def _resized(estimator: Estimator, short_side: int) -> Estimator:
+    from midway_hub.training.evaluation.flow.estimators import Resized, ZeroMotion
+
+    return estimator if isinstance(estimator, ZeroMotion) else Resized(estimator, short_side)
+
+
 def _estimators(
     models: list[str], peers: str, *, tile: str, overlap: float | None, device: str | None, dtype: str
 ) -> list[Estimator]:
     """Networks with a flow head in the order given, then the peers; `matching` uses the first network's encoder."""
+    from midway_hub.extraction import choose_device
     from midway_hub.training.evaluation.flow.networks import NetworkFlow
     from midway_hub.training.evaluation.flow.peers import build_peers
 
-    from midway_hub.extraction import choose_device
-
     wanted = [peer.strip() for peer in peers.split(",") if peer.strip()]
     networks = {name: open_network(name, device=device, dtype=dtype) for name in models}
-    ours = []
+    ours: list[Estimator] = []
     for name, network in networks.items():
         if network.has_flow_head or "matching" not in wanted:
             ours.append(NetworkFlow(network, tile=tile_of(tile), overlap=overlap, name=name))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, command
-from midway_hub.training.commands._evaluating import show
 
 from midway_hub import _console as console
 from midway_hub._options import Device, Dtype, load_network
+from midway_hub.training.commands._common import Json, command
+from midway_hub.training.commands._evaluating import show
 
 app = typer.Typer()
 
@@ -37,11 +37,10 @@ def classification(
 
     Example: evaluate classification --root flowers -m midway_vits_bdd100k -o results/flowers
     """
+    from midway_hub import MidwayImageProcessor
     from midway_hub.training.evaluation.classification.evaluate import classification_tables, evaluate_classification
     from midway_hub.training.evaluation.classification.features import network_encoder
     from midway_hub.training.evaluation.classification.pictures import read_pictures
-
-    from midway_hub import MidwayImageProcessor
 
     pictures = read_pictures(root, test_share=test_share)
     network = load_network(model, device=device, dtype=dtype, offline=False)

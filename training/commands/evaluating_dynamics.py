@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from midway_hub import _console as console
+from midway_hub._options import Device, Dtype
 from midway_hub.training.commands._common import Json, Options, command
 from midway_hub.training.commands._evaluating import (
     WORLDS_HELP,
@@ -18,9 +21,6 @@ from midway_hub.training.commands._evaluating import (
     open_network,
     show,
 )
-
-from midway_hub import _console as console
-from midway_hub._options import Device, Dtype
 
 if TYPE_CHECKING:
     from midway_hub.training.evaluation.dynamics.readings import Reader

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, command, parsed_options
-from midway_hub.training.commands._evaluating import Limit, Out, Pictures
 
 from midway_hub import _console as console
 from midway_hub._options import Device, Dtype
 from midway_hub.analysis.propagation_protocols import DEFAULT_PROTOCOL, adjusted, find_protocol
+from midway_hub.training.commands._common import Json, command, parsed_options
+from midway_hub.training.commands._evaluating import Limit, Out, Pictures
 
 app = typer.Typer()
 
@@ -59,13 +59,12 @@ def propagation(
 
     evaluate propagation --dataset davis --root /data/DAVIS -m timm:vit_small_patch16_224.dino --protocol dino
     """
+    from midway_hub.extraction import choose_device
     from midway_hub.training.evaluation.propagation.datasets import DATASETS, davis_sequences
     from midway_hub.training.evaluation.propagation.encoders import load_encoder
     from midway_hub.training.evaluation.propagation.evaluate import evaluate_propagation
     from midway_hub.training.evaluation.propagation.tables import propagation_table
     from midway_hub.training.evaluation.records import plain
-
-    from midway_hub.extraction import choose_device
 
     if dataset not in DATASETS:
         raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
@@ -75,7 +74,7 @@ def propagation(
     data = davis_sequences(root, binary=True) if binary_masks else DATASETS[dataset](root)
     encoder = load_encoder(
         model,
-        features=features,
+        features=features,  # type: ignore[arg-type]  # checked there
         layer=layer,
         device=choose_device(device),
         dtype=dtype,  # type: ignore[arg-type]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from midway_hub.training.commands._common import Json, Overrides, Recipe, RunDir, command
 
 from midway_hub import _console as console
+from midway_hub.training.commands._common import Json, Overrides, Recipe, RunDir, command
 
 if TYPE_CHECKING:
     from midway_hub.training.configuration import Configuration

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch.utils.data import Dataset
+
 from midway_hub.training.data.frame_pair import FramePair, PairSource, SampleError
 from midway_hub.training.data.payloads import MadeViews, Payload, RawFrames, UnmadeWorlds, WorldSeed
 from midway_hub.training.data.quarantine import Rejection, exceeds
@@ -14,7 +16,6 @@ from midway_hub.training.data.sampler import Visit
 from midway_hub.training.data.substitutes import turns
 from midway_hub.training.data.synthetic import WorldSource
 from midway_hub.training.data.views import ViewDraw, ViewSettings, apply_views, draw_views
-from torch.utils.data import Dataset
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from midway_hub.training.compat import Compat
 from midway_hub.training.data.dataset import VisitDataset, WorldDataset, join
 from midway_hub.training.data.frame_pair import PairSource
@@ -17,7 +19,6 @@ from midway_hub.training.data.synthetic import WorldSource
 from midway_hub.training.data.views import ViewSettings, normalise_views
 from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.timeline import Timeline
-from torch import Tensor
 
 
 class PairBatches:

@@ -8,10 +8,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.synthetic import WorldSettings, render_frames
 from midway_hub.training.data.views import ViewDraw, apply_views_batched
-from torch import Tensor
 
 Views = dict[str, Tensor]
 

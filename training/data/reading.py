@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset
+
 from midway_hub.training.data.sampler import MicroBatches, Sampler
 from midway_hub.training.data.worker import start_worker
-from torch.utils.data import DataLoader, Dataset
 
 
 class ReadingProcessDiedError(RuntimeError):

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.timeline import Timeline
 

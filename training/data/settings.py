@@ -6,9 +6,10 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field, field_validator, model_validator
+
 from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.settings import Settings
-from pydantic import Field, field_validator, model_validator
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 

@@ -7,6 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from midway_hub.processing import IMAGENET, Normalisation
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.quarantine import Quarantine, Rejection, TooManyRejectedError, exceeds
 from midway_hub.training.data.randomness import generator
@@ -17,11 +22,6 @@ from midway_hub.training.data.views import normalise
 from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.settings import Settings
 from midway_hub.training.timeline import Timeline
-from pydantic import Field
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from midway_hub.processing import IMAGENET, Normalisation
 
 Example = dict[str, np.ndarray]
 

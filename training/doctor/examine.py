@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from midway_hub.training.data.frame_pair import PairSource
 from midway_hub.training.data.views import ViewSettings
 from midway_hub.training.doctor.forecast import Measured, RunPlan

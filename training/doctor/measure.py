@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.frame_pair import FramePair, PairSource, SampleError
 from midway_hub.training.data.views import ViewSettings, apply_views, apply_views_batched, draw_views
-from torch import Tensor
 
 ENOUGH = 5.0
 """Seconds after which a measurement has seen enough."""
@@ -91,9 +92,10 @@ def measure_packed_reading(
     Returns:
         Seconds per pair.
     """
-    from midway_hub.training.data.packs.jpeg_tar import encode_jpeg
     from PIL import Image
     from torchvision.io import decode_jpeg
+
+    from midway_hub.training.data.packs.jpeg_tar import encode_jpeg
 
     stored = []
     for pair in pairs:

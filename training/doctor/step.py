@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.views import normalise_views
 from midway_hub.training.doctor.machine import peak_memory
 from midway_hub.training.doctor.measure import wait_for
 from midway_hub.training.engine.protocol import Trainable
-from torch import Tensor
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

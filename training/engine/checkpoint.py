@@ -25,11 +25,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from midway_hub.training.engine.configuration import differences, essential, refuse_changes
-from midway_hub.training.engine.durable import as_disk_full, sync, write_bytes
 from torch import Tensor
 
 from midway_hub._stored import read_json
+from midway_hub.training.engine.configuration import differences, essential, refuse_changes
+from midway_hub.training.engine.durable import as_disk_full, sync, write_bytes
 
 _log = logging.getLogger("midway_hub")
 _NAME = re.compile(r"step_(\d+)")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
 from midway_hub.training.engine.averages import Averages
 from midway_hub.training.engine.settings import EngineSettings
-from torch import Tensor
 
 _ORDINARY_OVERFLOWS = 20
 """fp16 starts with a loss scale of 65536; halved this often it is far below one, and scaling is not what is wrong."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from midway_hub.training.engine.random_state import RandomState
 from torch import Tensor
+
+from midway_hub.training.engine.random_state import RandomState
 
 
 def save_incident(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+
 from midway_hub.training.engine.best import Best, Keep
 from midway_hub.training.engine.collapse import CollapseWatch
 from midway_hub.training.engine.feed import Feed
@@ -213,7 +214,7 @@ class _Run:
         if len(others) < self.settings.saved_incidents and ("loss" in bad or record.agreement.loss_finite):
             finished = [self.batches.finish(batch, self.fabric.device) for batch in record.micro_batches]
             kept = save_incident(folder, self.together.rank, finished, record.random_state)
-        ranks = self.together.gather({"not_finite": bad, "kept": kept})
+        ranks: list[dict[str, Any]] = self.together.gather({"not_finite": bad, "kept": kept})
         self.together.on_rank_zero(lambda: self.directory.record.incident("not finite", self.done, {"ranks": ranks}))
         what = "; ".join(f"process {rank}: {', '.join(found['not_finite'])}" for rank, found in enumerate(ranks))
         if self.fabric.is_global_zero:

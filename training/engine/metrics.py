@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from midway_hub._extras import how_to_install
 from midway_hub.training.engine.durable import as_disk_full, sync
 from midway_hub.training.engine.settings import EngineSettings
-
-from midway_hub._extras import how_to_install
 
 _log = logging.getLogger("midway_hub")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import torch
+
 from midway_hub.training.engine.protocol import Trainable
 from midway_hub.training.engine.random_state import preserved
 

@@ -13,9 +13,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from lightning_fabric.strategies import DDPStrategy
-from midway_hub.training.engine.settings import EngineSettings
 
 from midway_hub.devices import checked_device
+from midway_hub.training.engine.settings import EngineSettings
 
 T = TypeVar("T")
 

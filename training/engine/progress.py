@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 
-from midway_hub.training.timeline import Timeline
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from midway_hub._console import ERR
 from midway_hub._progress import Lines, duration
+from midway_hub.training.timeline import Timeline
 
 _log = logging.getLogger("midway_hub")
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from midway_hub._stored import damaged, need_keys, read_json
 from midway_hub.training.engine.checkpoint import Checkpoints
 from midway_hub.training.engine.configuration import differences, essential, refuse_changes
 from midway_hub.training.engine.durable import replace_text
@@ -25,8 +26,6 @@ from midway_hub.training.engine.metrics import drop_lines_after
 from midway_hub.training.engine.run_record import RunRecord
 from midway_hub.training.engine.settings import MAY_CHANGE, EngineSettings
 from midway_hub.training.yaml_text import YamlError, dump_yaml, read_yaml
-
-from midway_hub._stored import damaged, need_keys, read_json
 
 _log = logging.getLogger("midway_hub")
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 
 import torch
+
 from midway_hub.training.engine.collapse import CollapseWatch
 from midway_hub.training.engine.metrics import JsonLines, MetricWriter, extra_writers
 from midway_hub.training.engine.progress import ProgressReport, Speed

@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from midway_hub.training.engine.durable import replace_text
-
 from midway_hub._stored import DamagedFileError, damaged, read_json
+from midway_hub.training.engine.durable import replace_text
 
 _log = logging.getLogger("midway_hub")
 _MOST_INCIDENTS = 1000

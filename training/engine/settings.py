@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from midway_hub.training.settings import Settings
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from midway_hub.training.settings import Settings
 
 
 class EngineSettings(Settings):

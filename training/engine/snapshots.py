@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from midway_hub.training.engine.best import Best
 from midway_hub.training.engine.checkpoint import Checkpoint
 from midway_hub.training.engine.guard import Guard
@@ -14,7 +16,6 @@ from midway_hub.training.engine.random_state import RandomState, seed_all
 from midway_hub.training.engine.run_directory import RunDirectory
 from midway_hub.training.engine.settings import EngineSettings
 from midway_hub.training.engine.step import OptimizerStep
-from torch import Tensor
 
 _log = logging.getLogger("midway_hub")
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor, nn
+
 from midway_hub.training.engine.averages import Averages
 from midway_hub.training.engine.feed import Feed
 from midway_hub.training.engine.guard import Agreement, agree
 from midway_hub.training.engine.protocol import Batch, Batches, StepOutput, Trainable
 from midway_hub.training.engine.random_state import RandomState
 from midway_hub.training.engine.settings import EngineSettings
-from torch import Tensor, nn
 
 _TAKEN = {"loss", "grad_norm"}
 

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from midway_hub.training.data.flow.sample import FlowDataset
-from midway_hub.training.data.segmentation.sample import SegmentationDataset
 
 from midway_hub.file_names import fitting
+from midway_hub.training.data.flow.sample import FlowDataset
+from midway_hub.training.data.segmentation.sample import SegmentationDataset
 
 SHOWN_FILES = 5
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from midway_hub.training.data.views import normalise
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
 from midway_hub.processing import IMAGENET, Normalisation
 from midway_hub.processing.arrays import frame_tensor
+from midway_hub.training.data.views import normalise
 
 
 def network_input(

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from midway_hub import MidwayNetwork
 from midway_hub.training.data.flow.sample import FlowDataset
 from midway_hub.training.data.segmentation.sample import SegmentationDataset
 from midway_hub.training.evaluation.flow.metrics import FlowMeter
 from midway_hub.training.evaluation.pixels import inputs_of
 from midway_hub.training.evaluation.segmentation.agreement import check_classes
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
-
-from midway_hub import MidwayNetwork
 
 HeadProbe = Callable[[MidwayNetwork], dict[str, float]]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from midway_hub.training.engine.durable import replace_text
-from midway_hub.training.engine.versions import versions
 
 from midway_hub._stored import damaged, need_keys, read_json
+from midway_hub.training.engine.durable import replace_text
+from midway_hub.training.engine.versions import versions
 
 CONFIGURATION, RESULTS = "configuration.json", "results.json"
 SHOWN = 8

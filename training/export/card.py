@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from midway_hub.cards import CARD, MARKER
 from midway_hub.training.export.command import command_of
 from midway_hub.training.report.overview import compat_switches, devices, pairs_per_step, planned_steps
 from midway_hub.training.report.record import RunRecord
-
-from midway_hub.cards import CARD, MARKER
 
 _TAGS = ["midway", "video", "self-supervised-learning", "vision-transformer"]
 _ARCHITECTURE = (

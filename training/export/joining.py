@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from midway_hub.training.tasks.inheritance import OTHER, HeadName
 from torch import Tensor
 
 from midway_hub import MidwayConfig, MidwayNetwork
+from midway_hub.training.tasks.inheritance import OTHER, HeadName
 
 HEADS: tuple[HeadName, ...] = tuple(OTHER)
 

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from midway_hub.training.engine.checkpoint import BEST, CheckpointError, verify
-from midway_hub.training.engine.protocol import Trainable
-from midway_hub.training.export.card import write_card
-from midway_hub.training.report.record import RunRecord, read_run
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
 from midway_hub._durable import need_empty, sync
+from midway_hub.training.engine.checkpoint import BEST, CheckpointError, verify
+from midway_hub.training.engine.protocol import Trainable
+from midway_hub.training.export.card import write_card
+from midway_hub.training.report.record import RunRecord, read_run
 from midway_hub.verify import save_golden
 from midway_hub.verify import verify as verify_network
 
@@ -106,7 +106,7 @@ def export_run(
             licence=licence,
             name=name or out.name,
             command=command,
-            best=chosen and chosen.facts,
+            best=None if chosen is None else chosen.facts,
         )
         _check(beside)
         _sync_all(beside)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from midway_hub import MidwayConfig
 from midway_hub.training.compat import Compat
 from midway_hub.training.methods.base import Method, MethodSettings
 from midway_hub.training.methods.dino import Dino, DinoSettings
 from midway_hub.training.methods.midway import Midway, MidwaySettings
 from midway_hub.training.timeline import Timeline
-
-from midway_hub import MidwayConfig
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Midway, Dino)}
 

@@ -7,6 +7,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.training.compat import Compat
 from midway_hub.training.ema import MovingAverage
 from midway_hub.training.engine.protocol import Trainable
@@ -15,11 +20,6 @@ from midway_hub.training.methods.optimisation import OWNERS, clip_per_tensor, ow
 from midway_hub.training.schedules import cosine, warmup_cosine
 from midway_hub.training.settings import Settings
 from midway_hub.training.timeline import Timeline
-from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-
-from midway_hub import MidwayConfig, MidwayNetwork
 
 REFERENCE_BATCH = 256
 ADAMW_WEIGHT_DECAY = 0.01

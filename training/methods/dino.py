@@ -9,16 +9,16 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.initial import initialise_encoder
-from midway_hub.training.losses import at_least_float32, dino_loss, entropy, teacher_probabilities
-from midway_hub.training.methods.base import Method, MethodSettings
-from midway_hub.training.methods.head import DinoHead, HeadSettings
 from pydantic import Field
 from torch import Tensor, nn
 
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.models.network import Network
+from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.initial import initialise_encoder
+from midway_hub.training.losses import at_least_float32, dino_loss, entropy, teacher_probabilities
+from midway_hub.training.methods.base import Method, MethodSettings
+from midway_hub.training.methods.head import DinoHead, HeadSettings
 
 COLLAPSE_ADVICE = (
     "the teacher says the same of every view. Lower method.base_lr or lengthen method.warmup_epochs; with small "

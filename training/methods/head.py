@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from midway_hub.training.settings import Settings
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+
+from midway_hub.training.settings import Settings
 
 
 class HeadSettings(Settings):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.initial import initialise_dynamics
-from midway_hub.training.losses import prediction_loss
-from midway_hub.training.methods.dino import Dino, DinoNetwork, DinoSettings, require_views
 from pydantic import Field
 from torch import Tensor, nn
 
 from midway_hub import MidwayConfig
+from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.initial import initialise_dynamics
+from midway_hub.training.losses import prediction_loss
+from midway_hub.training.methods.dino import Dino, DinoNetwork, DinoSettings, require_views
 
 
 class MidwaySettings(DinoSettings):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from midway_hub.training.probes.held_out import HeldOutPairs
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
@@ -13,6 +12,7 @@ from midway_hub.analysis.coarse_flow import coarse_flow
 from midway_hub.analysis.flow_scores import flow_scores
 from midway_hub.analysis.matching import matching_heatmaps
 from midway_hub.analysis.perturbation import perturbation_heatmaps
+from midway_hub.training.probes.held_out import HeldOutPairs
 
 
 class CoarseFlowProbe:

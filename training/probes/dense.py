@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from midway_hub.training.probes.readout import classification_scores, knn_predict, linear_predict
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
 from midway_hub.outputs import TensorRecord
+from midway_hub.training.probes.readout import classification_scores, knn_predict, linear_predict
 
 IGNORED = 255
 MAX_TRAINING_PATCHES = 20_000

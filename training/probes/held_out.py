@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from midway_hub.training.data.views import normalise
 from torch import Tensor
 
 from midway_hub.outputs import TensorRecord
+from midway_hub.training.data.views import normalise
 
 
 class RenderedPairs(Protocol):

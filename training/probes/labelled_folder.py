@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from midway_hub.training.data.views import normalise
-from midway_hub.training.probes.dense import LabelledFrames
 from PIL import Image, ImageOps
 
 from midway_hub.label_maps import read_label_map
 from midway_hub.picture_files import read_picture
+from midway_hub.training.data.views import normalise
+from midway_hub.training.probes.dense import LabelledFrames
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 

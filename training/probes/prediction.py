@@ -6,10 +6,10 @@ from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
-from midway_hub.training.probes.held_out import HeldOutPairs
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
+from midway_hub.training.probes.held_out import HeldOutPairs
 
 
 class PredictionProbe:

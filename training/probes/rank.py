@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from midway_hub.training.probes.held_out import HeldOutPairs
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
+from midway_hub.training.probes.held_out import HeldOutPairs
 
 MAX_PATCHES = 8192
 

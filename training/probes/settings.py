@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from midway_hub.training.settings import Settings
 from pydantic import Field, model_validator
+
+from midway_hub.training.settings import Settings
 
 
 class ProbeSettings(Settings):

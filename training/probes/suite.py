@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 
 import torch
+
+from midway_hub import MidwayNetwork
 from midway_hub.training.probes.coarse_flow import CoarseFlowProbe
 from midway_hub.training.probes.dense import DenseProbe, LabelledFrames
 from midway_hub.training.probes.held_out import HeldOutPairs
@@ -15,8 +17,6 @@ from midway_hub.training.probes.prediction import PredictionProbe
 from midway_hub.training.probes.protocol import Probe
 from midway_hub.training.probes.rank import RankProbe
 from midway_hub.training.probes.settings import ProbeSettings
-
-from midway_hub import MidwayNetwork
 
 logger = logging.getLogger("midway_hub")
 

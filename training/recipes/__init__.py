@@ -8,10 +8,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from midway_hub._regular import refuse_irregular
 from midway_hub.training.overrides import merged
 from midway_hub.training.yaml_text import parse_yaml, read_yaml
-
-from midway_hub._regular import refuse_irregular
 
 
 def list_recipes(kind: str | None = None) -> list[str]:

@@ -6,13 +6,14 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
 from midway_hub.training.fields import keywords_in, section_at, type_at
 from midway_hub.training.settings import Settings
 from midway_hub.training.typed import arms
 from midway_hub.training.yaml_text import flow_yaml
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
 
 WIDTH = 100
 

@@ -6,14 +6,14 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from midway_hub.training.engine.protocol import StepOutput, Trainable
-from midway_hub.training.tasks.inheritance import HeadName
-from midway_hub.training.tasks.optimisation import OptimisationSettings, parameter_groups
-from midway_hub.training.timeline import Timeline
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from midway_hub import MidwayNetwork
+from midway_hub.training.engine.protocol import StepOutput, Trainable
+from midway_hub.training.tasks.inheritance import HeadName
+from midway_hub.training.tasks.optimisation import OptimisationSettings, parameter_groups
+from midway_hub.training.timeline import Timeline
 
 
 class TaskNetwork(nn.Module):

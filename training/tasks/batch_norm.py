@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from midway_hub.training.losses import at_least_float32
 from torch import Tensor, nn
+
+from midway_hub.training.losses import at_least_float32
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:

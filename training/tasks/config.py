@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field, model_validator
+
 from midway_hub.training.configuration import Configuration, read_values, validate
 from midway_hub.training.settings import Settings
 from midway_hub.training.tasks.flow import FlowSettings
@@ -13,7 +15,6 @@ from midway_hub.training.tasks.flow_data import FlowData
 from midway_hub.training.tasks.segmentation import SegmentationSettings
 from midway_hub.training.tasks.segmentation_data import SegmentationData
 from midway_hub.training.tasks.start import StartSettings
-from pydantic import Field, model_validator
 
 
 class EvaluationSettings(Settings):

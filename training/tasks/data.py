@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import model_validator
+
 from midway_hub.training.data.supervised import Examples, LoadingSettings, SupervisedBatches
 from midway_hub.training.data.synthetic import WorldSettings
 from midway_hub.training.data.synthetic.examples import WorldBatches, WorldExamples
 from midway_hub.training.data.synthetic.mixture import Mixture, WorldShare
-from pydantic import model_validator
 
 WORLDS_PER_EPOCH = 10_000
 PICTURES = 3

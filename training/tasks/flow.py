@@ -10,14 +10,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.fields import KeywordsOf
-from midway_hub.training.losses import prediction_loss
-from midway_hub.training.settings import Settings
-from midway_hub.training.tasks.base import Task, TaskNetwork
-from midway_hub.training.tasks.flow_losses import bounded_laplacian, sequence_l1
-from midway_hub.training.tasks.optimisation import OptimisationSettings
-from midway_hub.training.timeline import Timeline
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -27,6 +19,14 @@ from midway_hub.heads import MOST_UPDATES, CorrelationHeadConfig, FlowHeadConfig
 from midway_hub.models.correlation import FlowSequence
 from midway_hub.models.correlation.head import STRIDE
 from midway_hub.outputs import Motion
+from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.fields import KeywordsOf
+from midway_hub.training.losses import prediction_loss
+from midway_hub.training.settings import Settings
+from midway_hub.training.tasks.base import Task, TaskNetwork
+from midway_hub.training.tasks.flow_losses import bounded_laplacian, sequence_l1
+from midway_hub.training.tasks.optimisation import OptimisationSettings
+from midway_hub.training.timeline import Timeline
 
 
 class FlowSettings(Settings):

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+
+from midway_hub.drawing import strip
+from midway_hub.flow_io import flow_picture
 from midway_hub.training.configuration import ConfigError
 from midway_hub.training.data.flow import (
     FlowAugment,
@@ -22,11 +27,6 @@ from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.supervised import Example, Examples
 from midway_hub.training.data.synthetic import held_out_seeds
 from midway_hub.training.tasks.data import PICTURES, TaskData, channels_first
-from PIL import Image
-from pydantic import Field, model_validator
-
-from midway_hub.drawing import strip
-from midway_hub.flow_io import flow_picture
 
 
 class FlowData(TaskData):

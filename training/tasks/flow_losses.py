@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from midway_hub.training.losses import at_least_float32
 from torch import Tensor
 
 from midway_hub.models.flow import bounded_scale
+from midway_hub.training.losses import at_least_float32
 
 MAX_FLOW = 10_000.0
 

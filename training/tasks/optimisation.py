@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from midway_hub.training.schedules import warmup_cosine
-from midway_hub.training.settings import Settings
-from midway_hub.training.timeline import Timeline
 from pydantic import Field, model_validator
 from torch import nn
 
 from midway_hub import MidwayNetwork
+from midway_hub.training.schedules import warmup_cosine
+from midway_hub.training.settings import Settings
+from midway_hub.training.timeline import Timeline
 
 BODY = ("student", "teacher", "dynamics")
 

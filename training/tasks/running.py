@@ -5,11 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias, cast
 
+from midway_hub import MidwayConfig, MidwayNetwork, hub
+from midway_hub._stored import read_json
+from midway_hub.heads import FlowHeadConfig, HeadConfig
+from midway_hub.hub.errors import WeightsNotFoundError
+from midway_hub.hub.weight_files import PREPROCESSOR
+from midway_hub.processing import MidwayImageProcessor, read_processor
 from midway_hub.training.configuration import LENGTH
 from midway_hub.training.data.supervised import Examples
 from midway_hub.training.engine.best import Keep
@@ -31,13 +37,6 @@ from midway_hub.training.tasks.plan import make_task_plan
 from midway_hub.training.tasks.segmentation import SegmentationTask, head_config
 from midway_hub.training.tasks.start import headed, inherited_keys, starting_network
 from midway_hub.training.timeline import Timeline
-
-from midway_hub import MidwayConfig, MidwayNetwork, hub
-from midway_hub._stored import read_json
-from midway_hub.heads import FlowHeadConfig, HeadConfig
-from midway_hub.hub.errors import WeightsNotFoundError
-from midway_hub.hub.weight_files import PREPROCESSOR
-from midway_hub.processing import MidwayImageProcessor, read_processor
 
 _log = logging.getLogger("midway_hub")
 
@@ -159,8 +158,8 @@ def what_is_kept(config: AnyConfig) -> Iterator[Derived]:
     old = MidwayConfig.from_pretrained(found.directory)
     old.target_network = "shared"
     new = headed(old, start, head, which, config.task.head)
-    architectures = [NetworkShapes.without_weights(it) for it in (old, new)]
-    for part, text in inherit(*architectures, start, which).described().items():
+    there, wanted = (NetworkShapes.without_weights(it) for it in (old, new))
+    for part, text in inherit(there, wanted, start, which).described().items():
         yield Derived(f"weights of the {part}", text, "start.weights: what fits by name, shape and meaning")
     if getattr(old, which) is not None:
         for key in inherited_keys(new, which):
@@ -213,7 +212,7 @@ class Evaluating:
         self._config = config
         self._probes: dict[str, HeadProbe] = {}
 
-    def __call__(self, trainable: Trainable) -> Mapping[str, float]:
+    def __call__(self, trainable: Trainable) -> dict[str, float]:
         """Measure what is being trained; of several data sets each by its name, and the mean as if of one."""
         self._probes = self._probes or {name: self._open(name) for name in self._config.evaluation.names()}
         model = cast(Task, trainable).network.model

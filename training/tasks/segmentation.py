@@ -7,18 +7,18 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.fields import KeywordsOf
-from midway_hub.training.settings import Settings
-from midway_hub.training.tasks.base import Task, TaskNetwork
-from midway_hub.training.tasks.optimisation import OptimisationSettings
-from midway_hub.training.timeline import Timeline
 from pydantic import Field
 from torch import Tensor, nn
 
 from midway_hub import MidwayNetwork
 from midway_hub.heads import IGNORE, SegmentationHeadConfig
 from midway_hub.models.upernet import AuxiliaryHead
+from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.fields import KeywordsOf
+from midway_hub.training.settings import Settings
+from midway_hub.training.tasks.base import Task, TaskNetwork
+from midway_hub.training.tasks.optimisation import OptimisationSettings
+from midway_hub.training.timeline import Timeline
 
 DATA_DECIDES = dict.fromkeys(("classes", "palette"), "the data set says what its classes are")
 

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+
+from midway_hub.drawing import strip
+from midway_hub.processing import IMAGENET, Normalisation
 from midway_hub.training.configuration import ConfigError
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.segmentation import (
@@ -25,11 +30,6 @@ from midway_hub.training.data.synthetic import CLASSES, PALETTE, held_out_seeds
 from midway_hub.training.data.synthetic.examples import WorldBatches
 from midway_hub.training.fields import KeywordsOf
 from midway_hub.training.tasks.data import PICTURES, TaskData, channels_first
-from PIL import Image
-from pydantic import Field, model_validator
-
-from midway_hub.drawing import strip
-from midway_hub.processing import IMAGENET, Normalisation
 
 
 class SegmentationData(TaskData):

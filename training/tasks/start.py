@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from midway_hub.training.config import Architecture
-from midway_hub.training.initial import InitialSettings, initialise_dynamics, initialise_encoder
-from midway_hub.training.settings import Settings, from_home
-from midway_hub.training.tasks.inheritance import OTHER, HeadName, NetworkShapes, inherit
 from pydantic import Field, field_validator
 
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.heads import FlowHeadConfig, HeadConfig, SegmentationHeadConfig
+from midway_hub.training.config import Architecture
+from midway_hub.training.initial import InitialSettings, initialise_dynamics, initialise_encoder
+from midway_hub.training.settings import Settings, from_home
+from midway_hub.training.tasks.inheritance import OTHER, HeadName, NetworkShapes, inherit
 
 _log = logging.getLogger("midway_hub")
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
 from midway_hub.training import losses
 from midway_hub.training._text import text_table
 from midway_hub.training.engine.protocol import StepOutput, Trainable
 from midway_hub.training.trace.modules import Call, fold, record_calls
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
 _FORMULAS = {"dino": losses.dino_loss, "dynamics": losses.prediction_loss}
 
@@ -35,7 +36,7 @@ def trace_step(trainable: Trainable, batch: Mapping[str, Tensor], *, step: int =
         output: StepOutput = network(batch)
     torch.stack(list(output.losses.values())).sum().backward()
     clipping = trainable.before_update(step)
-    sections = {
+    sections: dict[str, tuple[Sequence[str], Sequence[Sequence[object]]]] = {
         f"The batch of step {step}": (("group", "shape", "dtype"), _batch(batch)),
         "Modules, in the order in which they run": (
             ("", "module", "class", "input", "output", "parameters", "times"),

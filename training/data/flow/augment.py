@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from pydantic import Field, field_validator
+
 from midway_hub.training.data.flow.jitter import change_colours, draw_jitter
 from midway_hub.training.data.flow.resample import Axis, Size, interpolate, interpolate_flow, scatter_flow
 from midway_hub.training.data.flow.sample import FlowSample
 from midway_hub.training.data.synthetic.checks import Range, check_range
 from midway_hub.training.settings import Settings
-from pydantic import Field, field_validator
 
 
 class FlowAugment(Settings):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import Field, field_validator
+
 from midway_hub.training.data.flow.datasets import FLOW_DATASETS, build_flow_dataset, check_flow_name
 from midway_hub.training.data.flow.sample import FlowDataset, FlowSample
 from midway_hub.training.settings import Settings
-from pydantic import Field, field_validator
 
 
 class FlowPart(Settings):

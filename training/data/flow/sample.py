@@ -45,8 +45,11 @@ class FlowDataset(Protocol):
         sparse: Whether the flow is known at some pixels only (KITTI, HD1K), which resizing has to respect.
     """
 
-    name: str
-    sparse: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sparse(self) -> bool: ...
 
     def __len__(self) -> int: ...
 

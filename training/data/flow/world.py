@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from midway_hub.training.data.flow.sample import FlowSample
 from midway_hub.training.data.synthetic import WorldSettings, WorldSource, render_pairs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from midway_hub.training.data.packs.settings import PackSettings
 
 

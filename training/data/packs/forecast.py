@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
+
 from midway_hub.training.data.packs.choice import frames_to_keep, packed_size
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.forms import FORMS, key_interval
@@ -21,7 +22,6 @@ from midway_hub.training.data.packs.reading import StoredVideo
 from midway_hub.training.data.packs.settings import PackSettings
 from midway_hub.training.data.packs.shard import stored_frames
 from midway_hub.training.data.packs.workers import usable_cores
-
 from midway_hub.video import VideoError, open_video
 from midway_hub.video.container import open_container
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
 from midway_hub.training.data.packs.jpeg_tar import JpegTarWriter, decode_jpeg
 from midway_hub.training.data.packs.layout import PackedVideo, PackFolder, StoredFile
 from midway_hub.training.data.packs.settings import PackSettings

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
+
 from midway_hub.training.data.packs.layout import ROW, PackedVideo, PackFolder, StoredFile
 from midway_hub.training.data.packs.settings import PackSettings
 

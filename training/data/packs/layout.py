@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from midway_hub.training.data.packs.errors import PackError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from midway_hub._durable import sync
+from midway_hub.training.data.packs.errors import PackError
 
 _AGAIN = "run the command pack again: it makes this shard anew"
 

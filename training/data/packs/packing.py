@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from midway_hub._durable import no_empty_folder
+from midway_hub.extraction.sources import StrPath
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.forecast import Forecast, forecast_files
 from midway_hub.training.data.packs.layout import PackFacts, PackFolder, Rejected
@@ -17,9 +20,6 @@ from midway_hub.training.data.packs.planning import begin, find_videos
 from midway_hub.training.data.packs.settings import PackSettings
 from midway_hub.training.data.packs.shard import ShardTask, Step, make_shard
 from midway_hub.training.data.packs.workers import run_tasks, usable_cores
-
-from midway_hub._durable import no_empty_folder
-from midway_hub.extraction.sources import StrPath
 
 _SHOWN = 5
 

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from midway_hub._version import __version__
+from midway_hub.extraction.sources import StrPath, find_sources
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.forecast import forecast_files, free_bytes
 from midway_hub.training.data.packs.layout import LAYOUT, PackFacts, PackFolder
 from midway_hub.training.data.packs.settings import PackSettings
-
-from midway_hub._version import __version__
-from midway_hub.extraction.sources import StrPath, find_sources
 
 logger = logging.getLogger("midway_hub")
 

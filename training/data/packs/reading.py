@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+
 from midway_hub.training.data.packs.forms import FORMS, key_interval
 from midway_hub.training.data.packs.layout import PackedVideo
 from midway_hub.training.data.packs.settings import PackSettings

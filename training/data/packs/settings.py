@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from midway_hub.training.settings import Settings
 from pydantic import Field, model_validator
+
+from midway_hub.training.settings import Settings
 
 _ONLY_IN = {"jpeg": ("jpeg_quality",), "h264": ("crf", "gop")}
 _CHANGE_NOTHING = ("processes", "max_rejected")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from midway_hub.training.data.packs.choice import frames_to_keep, packed_size
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.forms import FORMS, ShardWriter
 from midway_hub.training.data.packs.layout import ROW, Manifest, PackedVideo, PackFolder, Rejected
 from midway_hub.training.data.packs.settings import PackSettings
-
 from midway_hub.video import FrameReader, VideoError, open_video
 
 _BATCH = 8

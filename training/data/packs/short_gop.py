@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.layout import ROW, PackedVideo, PackFolder, StoredFile
 from midway_hub.training.data.packs.settings import PackSettings

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from midway_hub.training.data.frame_pair import FramePair, SampleError
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.layout import PackedVideo, PackFolder, Rejected

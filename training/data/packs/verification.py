@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.jpeg_tar import member_name
 from midway_hub.training.data.packs.layout import ROW, Manifest, PackedVideo, PackFolder

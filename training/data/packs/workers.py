@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -24,7 +24,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_tasks(work: Callable[[Task], Iterator[Result]], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
+def run_tasks(work: Callable[[Task], Iterator[Result]], tasks: Sequence[Task], processes: int) -> Generator[Result]:
     """Do tasks in several processes, in this one if `processes` is 1; yields what they yield, as it comes.
 
     When the iterator is closed, or a task fails, all processes are ended. When this process dies, they end themselves

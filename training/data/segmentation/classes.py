@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from midway_hub.heads import IGNORE
 from midway_hub.training.data.segmentation.classes_ade20k import ADE20K
 from midway_hub.training.data.segmentation.classes_street import CAMVID, CITYSCAPES
 from midway_hub.training.data.synthetic.classes import CLASSES, PALETTE
-
-from midway_hub.heads import IGNORE
 
 Colour = tuple[int, int, int]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from midway_hub.heads import IGNORE
 from midway_hub.training.data.segmentation.classes import ClassList
 from midway_hub.training.data.segmentation.classes_street import CITYSCAPES_LABEL_IDS
 from midway_hub.training.data.segmentation.mistakes import explain_unknown
-
-from midway_hub.heads import IGNORE
 
 LAST_LABEL_ID = 33
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.segmentation.classes import ClassList
 from midway_hub.training.data.segmentation.encodings import Encoding, LabelError

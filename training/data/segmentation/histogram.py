@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from midway_hub.heads import IGNORE
 from midway_hub.training._text import text_table
 from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.segmentation.encodings import Encoding
 from midway_hub.training.data.segmentation.folder import LabelledFolder
 from midway_hub.training.data.segmentation.mistakes import suspicions
 from midway_hub.training.data.segmentation.sample import SegmentationDataset
-
-from midway_hub.heads import IGNORE
 
 IGNORED, UNKNOWN = "(ignored)", "(no class)"
 NAMED = 5

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from midway_hub.training.data.segmentation.classes_ade20k import ADE20K
-
 from midway_hub.heads import IGNORE
+from midway_hub.training.data.segmentation.classes_ade20k import ADE20K
 
 if TYPE_CHECKING:
     from midway_hub.training.data.segmentation.encodings import Encoding

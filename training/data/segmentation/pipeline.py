@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field, model_validator
+
+from midway_hub.heads import IGNORE
+from midway_hub.processing import IMAGENET, Normalisation
 from midway_hub.training.data.segmentation.crop import choose_crop
 from midway_hub.training.data.segmentation.photometric import distort
 from midway_hub.training.data.segmentation.resize import rescaled_size, resize_bilinear, resize_nearest
 from midway_hub.training.data.segmentation.sample import LabelledImage
 from midway_hub.training.settings import Settings
-from pydantic import Field, model_validator
-
-from midway_hub.heads import IGNORE
-from midway_hub.processing import IMAGENET, Normalisation
 
 Colour = tuple[int, ...]
 
@@ -79,7 +79,8 @@ def augment_segmentation(
     """
     ratio = generator.uniform(*settings.ratio_range)
     scale = int(settings.scale[0] * ratio), int(settings.scale[1] * ratio)
-    size = rescaled_size(*sample.labels.shape, scale)
+    height, width = sample.labels.shape
+    size = rescaled_size(height, width, scale)
     labels = resize_nearest(sample.labels, size)
     rows, columns = choose_crop(labels, settings.crop, settings.cat_max_ratio, generator)
     image, labels = resize_bilinear(sample.image, size, rows=rows, columns=columns), labels[rows, columns]

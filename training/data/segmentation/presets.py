@@ -6,13 +6,13 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, field_validator
+
+from midway_hub.extraction.sources import IMAGE_SUFFIXES
 from midway_hub.training.data.segmentation.classes import class_list
 from midway_hub.training.data.segmentation.encodings import ENCODINGS
 from midway_hub.training.data.segmentation.folder import LabelledFolder, find_labelled_files
 from midway_hub.training.settings import Settings
-from pydantic import Field, field_validator
-
-from midway_hub.extraction.sources import IMAGE_SUFFIXES
 
 
 class FolderLayout(Settings):

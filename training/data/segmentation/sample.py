@@ -33,9 +33,14 @@ class SegmentationDataset(Protocol):
         palette: Red, green and blue of every class.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]: ...
 
     def __len__(self) -> int: ...
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from midway_hub.training.data.segmentation.sample import LabelledImage
 from midway_hub.training.data.synthetic import CLASSES, PALETTE, WorldSettings, render_pairs
 from midway_hub.training.data.synthetic.atlas import find_photographs

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from midway_hub.frame_names import Series
+from midway_hub.picture_files import read_picture
 from midway_hub.training.data.frame_pair import FramePair, SampleError
 from midway_hub.training.data.settings import GapSettings, TimeUnit
 from midway_hub.training.data.sources.choose import SLACK, choose_pairs, first_frames
 from midway_hub.training.data.sources.listing import find_frame_folders, hash_files
 from midway_hub.training.data.sources.places import Places, places_of
-
-from midway_hub.frame_names import Series
-from midway_hub.picture_files import read_picture
 
 logger = logging.getLogger("midway_hub")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from midway_hub.training.data.settings import TimeUnit
 
 from midway_hub.frame_names import Series
+from midway_hub.training.data.settings import TimeUnit
 
 SECONDS: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Units of time in a second."""

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from midway_hub.training.data.frame_pair import FramePair, SampleError
 from midway_hub.training.data.settings import GapSettings
 from midway_hub.training.data.sources.choose import choose_pairs
 from midway_hub.training.data.sources.listing import find_videos, hash_files
-
 from midway_hub.video import FrameReader, VideoError, available_readers, open_video
 
 

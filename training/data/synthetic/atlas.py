@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from midway_hub.training.data.synthetic.settings import TextureSettings
-from midway_hub.training.data.synthetic.textures import FAMILIES
 from PIL import Image
 from torch import Tensor
 
 from midway_hub._extras import how_to_install
 from midway_hub.picture_files import read_picture
+from midway_hub.training.data.synthetic.settings import TextureSettings
+from midway_hub.training.data.synthetic.textures import FAMILIES
 
 SMALLEST = 16
 NOT_IN_TILES = {"sharpness", "recolour"}

@@ -8,10 +8,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from midway_hub.training.data.synthetic.draws import Draws
-from midway_hub.training.data.synthetic.settings import EffectSettings
 from PIL import Image
 from torch import Tensor
+
+from midway_hub.training.data.synthetic.draws import Draws
+from midway_hub.training.data.synthetic.settings import EffectSettings
 
 NOISE_SIDE = 512
 TINTED, SLANTED = 0.2, 0.4  # shares of the lighting's strength that change colours apart, and across the frame

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from midway_hub.processing import IMAGENET, Normalisation
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.sampler import Sampler
 from midway_hub.training.data.synthetic.draws import FIRST_HELD_OUT
@@ -17,9 +20,6 @@ from midway_hub.training.data.synthetic.worlds import WorldPairs
 from midway_hub.training.data.views import normalise
 from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.timeline import Timeline
-from torch import Tensor
-
-from midway_hub.processing import IMAGENET, Normalisation
 
 Task = Literal["flow", "segmentation"]
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.settings import MotionSettings
-from torch import Tensor
 
 WAVES = 3
 WAVELENGTHS = (0.5, 2.0)  # in frame sides

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.synthetic.classes import PLANES
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.placement import Placement
 from midway_hub.training.data.synthetic.settings import TextureSettings, WorldSettings
 from midway_hub.training.data.synthetic.silhouettes import VARIANTS
 from midway_hub.training.data.synthetic.structures import VARIANTS as STRUCTURES
-from torch import Tensor
 
 REACH = 40.0  # how far ground and wall are seen, in units of space
 

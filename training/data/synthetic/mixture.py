@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
+
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.data.synthetic.worlds import WorldPairs, render_pairs
 from midway_hub.training.overrides import merged
 from midway_hub.training.settings import Settings
-from pydantic import Field
 
 
 class WorldShare(Settings):

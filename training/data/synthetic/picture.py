@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from midway_hub.training.data.synthetic.classes import PALETTE
-from midway_hub.training.data.synthetic.settings import WorldSettings
-from midway_hub.training.data.synthetic.worlds import WorldPairs, render_pairs
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import flow_to_image
+
+from midway_hub.training.data.synthetic.classes import PALETTE
+from midway_hub.training.data.synthetic.settings import WorldSettings
+from midway_hub.training.data.synthetic.worlds import WorldPairs, render_pairs
 
 GAP = 4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from midway_hub.training.data.synthetic.classes import PLANES, SHAPES
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.motion import Motion, rotation, within
@@ -55,12 +56,12 @@ def draw_placement(settings: WorldSettings, draws: Draws, later: Draws) -> Place
     scale = np.concatenate(
         [(focal / depth[:, 0])[:, None], WATCHED / height[:, None], WATCHED / aside[:, None], radius], axis=1
     )
-    motion = _draw_motion(settings, draws, focal, depth)
+    drawn = _draw_motion(settings, draws, focal, depth)
     motion = Motion(
         focal=focal,
         origin=np.concatenate([origin[:, :1], plane_origin, origin[:, 1:]], axis=1),
         axes=np.concatenate([axes[:, :1], plane_axes, axes[:, 1:]], axis=1),
-        **motion,
+        **drawn,
     )
     motion = _join_limbs(motion, later.happens(settings.articulation, most), later)
     limit = draws.between(*settings.motion.displacement)

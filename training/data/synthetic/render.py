@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.synthetic.atlas import Atlas
 from midway_hub.training.data.synthetic.looks import DENSITY, GAIN, LIGHT, OFFSET, TEXTURE, TILE, Looks
 from midway_hub.training.data.synthetic.view import LAYER_MASK, Camera, Places
-from torch import Tensor
 
 
 def render(looks: Looks, seen: Camera, places: Places, atlas: Atlas) -> Tensor:

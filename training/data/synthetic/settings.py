@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field, field_validator, model_validator
+
 from midway_hub.training.data.synthetic.checks import Range, check_range, check_weights
 from midway_hub.training.data.synthetic.classes import MAX_OBJECTS, SHAPES
 from midway_hub.training.settings import Settings
-from pydantic import Field, field_validator, model_validator
 
 ALL_SHAPES = dict.fromkeys(SHAPES, 1.0)
 ALL_TEXTURES = {

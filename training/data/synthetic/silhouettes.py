@@ -11,8 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from midway_hub.training.data.synthetic.classes import SHAPES
 from torch import Tensor
+
+from midway_hub.training.data.synthetic.classes import SHAPES
 
 DIRECTIONS = 2048
 VARIANTS = 48

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.synthetic.atlas import find_photographs
 from midway_hub.training.data.synthetic.draws import FIRST_HELD_OUT

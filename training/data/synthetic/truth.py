@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.synthetic.lens import Lens
 from midway_hub.training.data.synthetic.looks import Looks
 from midway_hub.training.data.synthetic.view import Camera, Places, grid, layer_of, locate
-from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.synthetic import structures
 from midway_hub.training.data.synthetic.looks import Looks
 from midway_hub.training.data.synthetic.silhouettes import silhouettes
-from torch import Tensor
 
 LAYER_MASK = 31
 LEAST = 1e-6

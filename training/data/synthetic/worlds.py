@@ -9,6 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.synthetic.atlas import Atlas, atlas
 from midway_hub.training.data.synthetic.draws import Draws
 from midway_hub.training.data.synthetic.effects import Effects, draw_effects, expose
@@ -20,7 +22,6 @@ from midway_hub.training.data.synthetic.render import render
 from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.data.synthetic.truth import Moment, correspondence
 from midway_hub.training.data.synthetic.view import camera, grid, locate
-from torch import Tensor
 
 NUMBERS = 1536  # random numbers of one world, more than the largest needs
 LATER_NUMBERS = 256  # likewise, of what was added later
@@ -87,7 +88,7 @@ class Worlds:
         self.settings, self.device = settings, device
         draws, later = Draws(seeds, NUMBERS), Draws(seeds, LATER_NUMBERS, block=1)
         placement = draw_placement(settings, draws, later)
-        used = placement.present.any(axis=0)  # by any of the worlds
+        used = np.logical_or.reduce(placement.present, axis=0)  # by any of the worlds
         self.motion: Motion = placement.motion.trimmed(used)
         self.looks: Looks = draw_looks(settings, draws, later, placement).trimmed(used).to(device)
         self.effects: Effects = draw_effects(settings.effects, draws, later)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from midway_hub.training.data.frame_pair import FramePair
-from midway_hub.training.data.views.blur import blur
-from midway_hub.training.data.views.draw import ColourDraw, CropDraw, ViewDraw
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
+
+from midway_hub.training.data.frame_pair import FramePair
+from midway_hub.training.data.views.blur import blur
+from midway_hub.training.data.views.draw import ColourDraw, CropDraw, ViewDraw
 
 SOLARISE_FROM = 128
 _JITTER = (

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.views.colour import change_colours
 from midway_hub.training.data.views.draw import ColourDraw, CropDraw, ViewDraw
 from midway_hub.training.data.views.resize import crop_and_resize
-from torch import Tensor
 
 CACHE, MEMORY = 2**22, 2**27
 """Bytes of crops that are worked on at once on a CPU, so that they stay in its cache, and on other devices."""

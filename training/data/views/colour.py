@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from midway_hub.training.data.views.apply import SOLARISE_FROM
 from midway_hub.training.data.views.blur import blur
 from midway_hub.training.data.views.draw import JITTER_OPERATIONS, ColourDraw
-from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(len(JITTER_OPERATIONS))
 

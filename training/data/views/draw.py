@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+
 from midway_hub.training.data.views.boxes import Box, random_box
 from midway_hub.training.data.views.settings import ColourRecipe, ViewSettings, check_groups
 

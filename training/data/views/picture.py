@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
 from midway_hub.training.data.frame_pair import FramePair
 from midway_hub.training.data.views.apply import apply_views
 from midway_hub.training.data.views.boxes import Box
 from midway_hub.training.data.views.draw import ColourDraw, CropDraw, ViewDraw
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 WIDTH, GAP, LINE = 1240, 8, 14
 ROWS = ((("globals", "dense"), 198), (("locals",), 147))

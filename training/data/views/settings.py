@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated
 
-from midway_hub.training.settings import Settings
 from pydantic import AfterValidator, Field
+
+from midway_hub.training.settings import Settings
 
 GROUPS = ("globals", "locals", "dense")
 """The groups of views that a method may ask for."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.versions import versions
 from midway_hub.training.evaluation.classification.features import PictureEncoder, picture_features

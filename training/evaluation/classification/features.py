@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from midway_hub.training.evaluation.weights import describe_network
 from torch import Tensor
 
 from midway_hub import MidwayImageProcessor, MidwayNetwork
 from midway_hub._durable import whole_file
 from midway_hub.processing import load_frame
+from midway_hub.training.evaluation.weights import describe_network
 
 Kind = Literal["cls", "mean", "both"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

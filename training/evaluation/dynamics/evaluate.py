@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from midway_hub.processing import MidwayImageProcessor
 from midway_hub.training.data.flow.sample import FlowDataset, FlowSample
 from midway_hub.training.evaluation.dynamics.pictures import PatchPicture, coarse_strip
 from midway_hub.training.evaluation.dynamics.readings import Reader
@@ -17,8 +19,6 @@ from midway_hub.training.evaluation.dynamics.scores import CoarseScores, patch_s
 from midway_hub.training.evaluation.dynamics.truth import patch_truth
 from midway_hub.training.evaluation.items import chosen_items, picture_file, spread
 from midway_hub.training.evaluation.records import EvaluationRecord, plain
-
-from midway_hub.processing import MidwayImageProcessor
 
 VERSION = 1  # of the protocol: changed whenever the same reading gives another number
 ITEMS = "per_pair.jsonl"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from midway_hub.training.data.flow.sample import FlowSample
-from midway_hub.training.evaluation.dynamics.readings import Reading
-from midway_hub.training.evaluation.dynamics.scores import patch_sums
-from midway_hub.training.evaluation.dynamics.truth import PatchTruth
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from midway_hub.drawing import INK, PAPER, strip
 from midway_hub.flow_io import flow_picture, flow_wheel
 from midway_hub.processing.geometry import Geometry
+from midway_hub.training.data.flow.sample import FlowSample
+from midway_hub.training.evaluation.dynamics.readings import Reading
+from midway_hub.training.evaluation.dynamics.scores import patch_sums
+from midway_hub.training.evaluation.dynamics.truth import PatchTruth
 
 SMALLEST_WHEEL = 48
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 
 import torch
-from midway_hub.training.evaluation.weights import describe_network
 from torch import Tensor
 
 from midway_hub import MidwayNetwork
@@ -16,6 +15,7 @@ from midway_hub.analysis.gates import without_gates
 from midway_hub.analysis.matching import matching_heatmaps
 from midway_hub.analysis.perturbation import perturbation_heatmaps
 from midway_hub.outputs import Motion
+from midway_hub.training.evaluation.weights import describe_network
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -45,10 +45,17 @@ class Reader(Protocol):
     One that reads a network also has `image_processor`, the network's; frames are made by ImageNet's numbers elsewhere.
     """
 
-    name: str
-    model: str
-    patch_size: int
-    settings: Mapping[str, Any]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def patch_size(self) -> int: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     def __call__(self, source: Tensor, target: Tensor) -> dict[str, Reading]:
         """Read the flow between two frames (1, 3, H, W), normalised, of whole patches; returns readings by way."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from midway_hub.training.evaluation.dynamics.readings import Reading
-from midway_hub.training.evaluation.dynamics.truth import PatchTruth
 from torch import Tensor
 
 from midway_hub._tensors import need_finite
 from midway_hub.analysis.flow_scores import HIT_RADII
+from midway_hub.training.evaluation.dynamics.readings import Reading
+from midway_hub.training.evaluation.dynamics.truth import PatchTruth
 
 REGIONS = ("all", "confident", "moving")
 QUANTITIES = ("epe", *(f"hit_{radius:g}" for radius in HIT_RADII))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from midway_hub.training.data.flow.sample import FlowSample
 from torch import Tensor
 
 from midway_hub.analysis.flow_scores import truth_at_patches
 from midway_hub.processing.geometry import Geometry
+from midway_hub.training.data.flow.sample import FlowSample
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,11 @@ class Estimator(Protocol):
         settings: Everything that its numbers depend on, JSON-able: weights, resolution, tiles, precision, device.
     """
 
-    name: str
-    settings: Mapping[str, Any]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Estimate flow.

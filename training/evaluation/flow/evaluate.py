@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from midway_hub.training.data.flow.sample import FlowDataset, FlowSample
 from midway_hub.training.evaluation.flow.estimators import Estimator
 from midway_hub.training.evaluation.flow.metrics import FlowMeter, FlowResult

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from midway_hub.training.data.flow.sample import FlowSample
 
 from midway_hub._tensors import need_finite
+from midway_hub.training.data.flow.sample import FlowSample
 
 BAD_PIXELS = (0.5, 1.0, 3.0, 5.0)
 QUANTITIES = ("epe", "l1", *(f"bad_{limit:g}" for limit in BAD_PIXELS), "fl_all")

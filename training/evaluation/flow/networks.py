@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from midway_hub.training.evaluation.pixels import inputs_of
-from midway_hub.training.evaluation.weights import describe_network
 
 from midway_hub import MidwayNetwork
 from midway_hub.analysis.coarse_flow import coarse_flow
 from midway_hub.analysis.matching import matching_heatmaps
 from midway_hub.models.flow import DEFAULT_OVERLAP, Tile, flow_window
 from midway_hub.models.network import MissingHeadError
+from midway_hub.training.evaluation.pixels import inputs_of
+from midway_hub.training.evaluation.weights import describe_network
 
 
 class NetworkFlow:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from midway_hub.training.evaluation.flow.estimators import Estimator, ZeroMotion
-from midway_hub.training.evaluation.flow.networks import FeatureMatching
 
 from midway_hub.flow_peers import PEERS, is_peer, make_peer
+from midway_hub.training.evaluation.flow.estimators import Estimator, ZeroMotion
+from midway_hub.training.evaluation.flow.networks import FeatureMatching
 
 if TYPE_CHECKING:
     from midway_hub import MidwayNetwork

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from midway_hub.training.data.flow.sample import FlowSample
-from midway_hub.training.evaluation.flow.metrics import pixel_errors
 from PIL import Image
 
 from midway_hub.drawing import strip
 from midway_hub.flow_io import error_picture, flow_picture
+from midway_hub.training.data.flow.sample import FlowSample
+from midway_hub.training.evaluation.flow.metrics import pixel_errors
 
 LARGEST_ERROR = 10.0  # pixels; one scale for all, so that strips can be compared
 

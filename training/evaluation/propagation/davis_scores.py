@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from midway_hub.training.evaluation.propagation.masks import boundary_accuracy, region_similarity
 
 from midway_hub.heads import IGNORE
+from midway_hub.training.evaluation.propagation.masks import boundary_accuracy, region_similarity
 
 BINS = 4
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from midway_hub.training.evaluation.propagation.timm_encoders import load_module, module_frames
-from midway_hub.training.evaluation.weights import describe_network, weights_digest
 from torch import nn
 
 from midway_hub import MidwayNetwork
 from midway_hub.analysis.propagation_features import FeatureSource, network_features
 from midway_hub.analysis.propagation_frames import Encoder
 from midway_hub.devices import checked_device
+from midway_hub.training.evaluation.propagation.timm_encoders import load_module, module_frames
+from midway_hub.training.evaluation.weights import describe_network, weights_digest
 
 TIMM = "timm:"
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from midway_hub.analysis.propagation_frames import fitted_protocol
+from midway_hub.analysis.propagation_protocols import PropagationProtocol
 from midway_hub.training.evaluation.items import chosen_items, picture_file, spread
 from midway_hub.training.evaluation.propagation.davis_scores import DavisScores
 from midway_hub.training.evaluation.propagation.encoders import MeasuredEncoder
@@ -15,9 +17,6 @@ from midway_hub.training.evaluation.propagation.pck import PoseScores
 from midway_hub.training.evaluation.propagation.sequences import SequenceSet
 from midway_hub.training.evaluation.records import EvaluationRecord, plain
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationResult
-
-from midway_hub.analysis.propagation_frames import fitted_protocol
-from midway_hub.analysis.propagation_protocols import PropagationProtocol
 
 VERSION = 1  # of the measuring: changed whenever the same prediction gives another number
 ITEMS, PREDICTIONS = "per_sequence.jsonl", "predictions"

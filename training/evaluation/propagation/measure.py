@@ -8,15 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from midway_hub.training.data.frame_pair import SampleError
-from midway_hub.training.data.segmentation.files import read_image
-from midway_hub.training.evaluation.propagation.datasets import JHMDB_JOINTS, VIP_CLASSES
-from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame
-from midway_hub.training.evaluation.propagation.encoders import MeasuredEncoder
-from midway_hub.training.evaluation.propagation.matfile import read_mat_array
-from midway_hub.training.evaluation.propagation.pck import normalised_distances, pose_scores
-from midway_hub.training.evaluation.propagation.sequences import LabelledSequence
-from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
 from PIL import Image
 
 from midway_hub._durable import whole_file
@@ -27,6 +18,15 @@ from midway_hub.analysis.propagation_protocols import PropagationProtocol
 from midway_hub.drawing import strip
 from midway_hub.label_maps import object_numbers
 from midway_hub.label_pictures import label_map
+from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.segmentation.files import read_image
+from midway_hub.training.evaluation.propagation.datasets import JHMDB_JOINTS, VIP_CLASSES
+from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame
+from midway_hub.training.evaluation.propagation.encoders import MeasuredEncoder
+from midway_hub.training.evaluation.propagation.matfile import read_mat_array
+from midway_hub.training.evaluation.propagation.pck import normalised_distances, pose_scores
+from midway_hub.training.evaluation.propagation.sequences import LabelledSequence
+from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter
 
 State = dict[str, Any]
 
@@ -74,7 +74,7 @@ def measure_objects(
     for number, labels in _propagated(encoder, item, first, protocol, outputs):
         if 0 < number < len(item.frames) - 1:
             found.append(score_frame(labels, item.label_map(number), ids))
-    objects = [
+    objects: list[dict[str, Any]] = [
         {"id": label, "j": [j[place] for j, _ in found], "f": [f[place] for _, f in found]}
         for place, label in enumerate(ids)
     ]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from midway_hub.training.data.segmentation.files import read_label_map, read_mask
-from midway_hub.training.data.sources.listing import hash_files
 
 from midway_hub.extraction.lists import lines_of
 from midway_hub.frame_names import natural_key
+from midway_hub.training.data.segmentation.files import read_label_map, read_mask
+from midway_hub.training.data.sources.listing import hash_files
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from midway_hub import MidwayNetwork
+from midway_hub.models.network import MissingHeadError
 from midway_hub.training.data.segmentation.sample import LabelledImage, SegmentationDataset
 from midway_hub.training.evaluation.items import chosen_items, picture_file, spread
 from midway_hub.training.evaluation.pixels import inputs_of
@@ -19,9 +22,6 @@ from midway_hub.training.evaluation.segmentation.agreement import check_classes
 from midway_hub.training.evaluation.segmentation.metrics import SegmentationMeter, SegmentationResult
 from midway_hub.training.evaluation.segmentation.pictures import segmentation_strip
 from midway_hub.training.evaluation.weights import describe_network
-
-from midway_hub import MidwayNetwork
-from midway_hub.models.network import MissingHeadError
 
 if TYPE_CHECKING:
     from midway_hub.training.data.segmentation.pipeline import SegmentationPipeline

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from midway_hub.training.data.segmentation.sample import LabelledImage
 from PIL import Image, ImageDraw, ImageFont
 
 from midway_hub.drawing import INK, PAPER, strip
 from midway_hub.heads import IGNORE
+from midway_hub.training.data.segmentation.sample import LabelledImage
 
 OPACITY = 0.6
 LINE = 22

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from midway_hub.flow_io import read_flow
 from midway_hub.training.data.flow.flow_set import FlowSet
 from midway_hub.training.data.flow.numbering import numbered
 from midway_hub.training.data.flow.pair_list import FileForm, PairFiles
-
-from midway_hub.flow_io import read_flow
 
 SUBVAL_PAIRS = 10
 

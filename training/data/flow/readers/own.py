@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from midway_hub.training.data.flow.flow_set import FlowSet
-from midway_hub.training.data.flow.pair_list import FileForm, PairFiles
-from midway_hub.training.data.sources.places import places_of
-
 from midway_hub.extraction.lists import COMMENT, lines_of
 from midway_hub.extraction.sources import IMAGE_SUFFIXES
 from midway_hub.flow_io import FLOW_SUFFIXES
 from midway_hub.frame_names import natural_path_key, one_series
+from midway_hub.training.data.flow.flow_set import FlowSet
+from midway_hub.training.data.flow.pair_list import FileForm, PairFiles
+from midway_hub.training.data.sources.places import places_of
 
 logger = logging.getLogger("midway_hub")
 
