@@ -27,7 +27,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, v2
 
 from midway_hub import open_video
-from midway_hub.training.data.frame_pair import FramePair
+from midway_hub.training.data.clip import Clip
 from midway_hub.training.data.views import (
     GROUPS,
     ColourRecipe,
@@ -39,16 +39,16 @@ from midway_hub.training.data.views import (
 )
 
 
-def frame_pairs(video: Path | None, count: int, height: int, width: int) -> list[FramePair]:
+def frame_pairs(video: Path | None, count: int, height: int, width: int) -> list[Clip]:
     """Pairs of a video, 20 frames apart, or of large random patches with noise."""
     if video is None:
         pictures = [_picture(seed, height, width) for seed in range(2 * count)]
-        return [FramePair(pictures[n], pictures[n + count], "made up", (0, 1), 1.0) for n in range(count)]
+        return [Clip.of_pair(pictures[n], pictures[n + count], "made up", (0, 1), 1.0) for n in range(count)]
     with open_video(video) as reader:
         gap = min(20, len(reader) - 1)
         starts = [n % (len(reader) - gap) for n in range(count)]
         frames = {number: reader.get_frames([number])[0] for number in {*starts, *(start + gap for start in starts)}}
-    return [FramePair(frames[start], frames[start + gap], str(video), (start, start + gap), 1.0) for start in starts]
+    return [Clip.of_pair(frames[start], frames[start + gap], str(video), (start, start + gap), 1.0) for start in starts]
 
 
 def _picture(seed: int, height: int, width: int) -> np.ndarray:
@@ -57,19 +57,19 @@ def _picture(seed: int, height: int, width: int) -> np.ndarray:
     return np.clip(np.asarray(patches) + generator.normal(0, 10, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-def draws_for(pairs: list[FramePair], settings: ViewSettings) -> list[ViewDraw]:
+def draws_for(pairs: list[Clip], settings: ViewSettings) -> list[ViewDraw]:
     return [
         draw_views(settings, GROUPS, pair.first.shape[:2], np.random.default_rng(number))
         for number, pair in enumerate(pairs)
     ]
 
 
-def on_cpu(pairs: list[FramePair], settings: ViewSettings) -> None:
+def on_cpu(pairs: list[Clip], settings: ViewSettings) -> None:
     for pair, draw in zip(pairs, draws_for(pairs, settings), strict=True):
         apply_views(pair, draw)
 
 
-def batched(pairs: list[FramePair], draws: list[ViewDraw], device: torch.device) -> Callable[[], dict[str, Tensor]]:
+def batched(pairs: list[Clip], draws: list[ViewDraw], device: torch.device) -> Callable[[], dict[str, Tensor]]:
     """Return the batched path with its transfer to the device."""
     first, second = (
         torch.from_numpy(np.stack([getattr(pair, name) for pair in pairs])).permute(0, 3, 1, 2)
@@ -80,7 +80,7 @@ def batched(pairs: list[FramePair], draws: list[ViewDraw], device: torch.device)
     return lambda: apply_views_batched(first.to(device, non_blocking=True), second.to(device, non_blocking=True), draws)
 
 
-def plain_torchvision(pairs: list[FramePair], settings: ViewSettings) -> None:
+def plain_torchvision(pairs: list[Clip], settings: ViewSettings) -> None:
     """The recipe as transforms, view by view; boxes are not shared between the frames, which costs the same."""
     one, two, local = settings.global_1, settings.global_2, settings.local
     globals_ = [_pipeline(recipe, settings.global_area, settings.global_size, settings, 0.5) for recipe in (one, two)]

@@ -24,7 +24,7 @@ import av
 import numpy as np
 import torch
 
-from midway_hub.training.data.frame_pair import FramePair, PairSource
+from midway_hub.training.data.clip import Clip, ClipSource
 from midway_hub.training.data.packs import PackSettings, PackSource, pack
 from midway_hub.training.data.settings import GapSettings
 from midway_hub.training.data.sources.videos import VideoSource
@@ -73,7 +73,7 @@ def make_clip(path: Path, seconds: float) -> Path:
     return path
 
 
-def original_sources(clip: Path) -> dict[str, PairSource]:
+def original_sources(clip: Path) -> dict[str, ClipSource]:
     """The clip through every reader that is installed."""
     installed = {name: state for name, state in available_readers().items() if state[0].isdigit()}
     with open_video(clip) as reader:
@@ -81,9 +81,9 @@ def original_sources(clip: Path) -> dict[str, PairSource]:
     return {f"{name} {version}": VideoSource(clip, GAP, reader=name) for name, version in installed.items()}
 
 
-def pack_sources(clip: Path, folder: Path, short_side: int) -> dict[str, PairSource]:
+def pack_sources(clip: Path, folder: Path, short_side: int) -> dict[str, ClipSource]:
     """The clip packed in both forms."""
-    sources: dict[str, PairSource] = {}
+    sources: dict[str, ClipSource] = {}
     for form in ("jpeg", "h264"):
         out = folder / form
         started = time.process_time()
@@ -94,17 +94,17 @@ def pack_sources(clip: Path, folder: Path, short_side: int) -> dict[str, PairSou
     return sources
 
 
-def measure(sources: dict[str, PairSource], rounds: int) -> dict[str, float]:
+def measure(sources: dict[str, ClipSource], rounds: int) -> dict[str, float]:
     """Pairs per second of CPU time."""
     seconds, pairs = dict.fromkeys(sources, 0.0), dict.fromkeys(sources, 0)
     for source in sources.values():
-        source.pairs(0, 1, np.random.default_rng(0))
+        source.clips(0, 1, np.random.default_rng(0))
     for visit in range(rounds):
         for name, source in sources.items():
             for turn in range(20 if "pack" in name else 1):  # packs are over in an instant
                 generator = np.random.default_rng((visit, turn))
                 started = time.process_time()
-                pairs[name] += len(source.pairs(0, PAIRS, generator))
+                pairs[name] += len(source.clips(0, PAIRS, generator))
                 seconds[name] += time.process_time() - started
     return {name: pairs[name] / seconds[name] for name in sources}
 
@@ -118,10 +118,10 @@ def print_rates(rates: dict[str, float]) -> None:
     print(f"packs at least {WANTED} times as fast as {peer}: {'yes' if slowest >= WANTED else 'NO'} ({slowest:.0f})")
 
 
-def augment(source: PairSource, batch: int) -> None:
+def augment(source: ClipSource, batch: int) -> None:
     """Print the pairs per second of making views on a CPU core and on the device."""
     settings, groups = ViewSettings(), ("globals", "locals", "dense")
-    pairs = source.pairs(0, batch, np.random.default_rng(0))
+    pairs = source.clips(0, batch, np.random.default_rng(0))
     size = pairs[0].first.shape[:2]
     draws = [draw_views(settings, groups, size, np.random.default_rng(number)) for number in range(batch)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -144,7 +144,7 @@ def augment(source: PairSource, batch: int) -> None:
     print(f"{'':8}{together:.1f} pairs/s on {name}, {batch} at a time ({together / alone:.1f} times)")
 
 
-def as_tensor(pairs: list[FramePair], frame: str, device: torch.device) -> torch.Tensor:
+def as_tensor(pairs: list[Clip], frame: str, device: torch.device) -> torch.Tensor:
     stacked = np.stack([getattr(pair, frame) for pair in pairs])
     return torch.from_numpy(stacked).to(device).permute(0, 3, 1, 2)
 

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from midway_hub.training.data.frame_pair import FramePair
+from midway_hub.training.data.clip import Clip
 from midway_hub.training.data.synthetic import CLEAR, WorldSettings, render_frames, render_pairs
 from midway_hub.training.data.views import GROUPS, ViewSettings, apply_views, draw_views
 
@@ -27,7 +27,7 @@ Case = tuple[Callable[[int], object], int]
 def cases(settings: WorldSettings, device: torch.device, batch: int) -> dict[str, Case]:
     """What is timed, called with a number that makes every round another one, and the pairs it makes."""
     first, second = (frames[0].permute(1, 2, 0).numpy() for frames in render_frames(settings, [0]))
-    pair = FramePair(first, second, "world 0", (0, 1), settings.seconds)
+    pair = Clip.of_pair(first, second, "world 0", (0, 1), settings.seconds)
     clear = settings.model_copy(update={"effects": CLEAR})
 
     def views(number: int) -> object:

@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import torch
 
-from midway_hub.training.data.frame_pair import FramePair, SampleError
+from midway_hub.training.data.clip import Clip, SampleError
 
 
 class MadeUpSource:
@@ -27,7 +27,7 @@ class MadeUpSource:
     def __len__(self):
         return self.items
 
-    def pairs(self, index, count, generator):
+    def clips(self, index, count, generator):
         self.opened.append(index)
         if index in self.bad:
             raise SampleError(f"{index}.mp4", "no index", always=True)
@@ -39,7 +39,7 @@ class MadeUpSource:
         ]
 
     def pair(self, index, frames):
-        return FramePair(frames[0], frames[1], self.name(index), (0, 1), 0.5)
+        return Clip.of_pair(frames[0], frames[1], self.name(index), (0, 1), 0.5)
 
     def name(self, index):
         return f"{index}.mp4"
@@ -66,23 +66,23 @@ class ProcessSource(MadeUpSource):
 class KilledSource(MadeUpSource):
     """The process that reads item 3 is killed, as by a system out of memory."""
 
-    def pairs(self, index, count, generator):
+    def clips(self, index, count, generator):
         if index == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().pairs(index, count, generator)
+        return super().clips(index, count, generator)
 
 
 class TerminatedSource(MadeUpSource):
     """Every reading process is sent signals by a stranger."""
 
-    def pairs(self, index, count, generator):
+    def clips(self, index, count, generator):
         for name in ("TERM", "INT"):
             subprocess.run(["kill", f"-{name}", str(os.getpid())], check=True)
-        return super().pairs(index, count, generator)
+        return super().clips(index, count, generator)
 
 
 class FaultySource(MadeUpSource):
     """A source with a programming error."""
 
-    def pairs(self, index, count, generator):
+    def clips(self, index, count, generator):
         raise KeyError("no such thing")

@@ -17,7 +17,7 @@ from midway_hub.analysis.propagation import propagate_labels
 from midway_hub.analysis.propagation_frames import fitted_protocol
 from midway_hub.analysis.propagation_protocols import CROPMAE, DINO, FrameSize, adjusted, find_protocol
 from midway_hub.training.__main__ import app
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.evaluation.propagation.datasets import (
     VIP_CLASSES,
     davis_sequences,

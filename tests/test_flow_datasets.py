@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
 from midway_hub.flow_io import write_flow
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.flow import (
     FLOW_DATASETS,
     FileForm,
@@ -22,7 +23,6 @@ from midway_hub.training.data.flow import (
 )
 from midway_hub.training.data.flow.frames import read_mask
 from midway_hub.training.data.flow.readers import things
-from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.data.synthetic import TextureSettings, WorldSettings, held_out_seeds, render_pairs
 
 FEW = TextureSettings(tiles=4, tile_size=32)

@@ -12,7 +12,7 @@ from midway_hub.label_maps import (
     read_label_colours,
     read_label_map,
 )
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.segmentation import build_segmentation_dataset
 from midway_hub.training.probes.labelled_folder import read_labelled_folder
 

@@ -155,7 +155,7 @@ def test_decoded_frames_are_turned_upright(tmp_path, orientation):
     for number in range(4):
         save_turned(tmp_path / f"{number}.png", pixels(seed=number), orientation)
     source = FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True)
-    (pair,) = source.pairs(1, 1, np.random.default_rng(0))
+    (pair,) = source.clips(1, 1, np.random.default_rng(0))
     np.testing.assert_array_equal(pair.first, pixels(seed=1))
     np.testing.assert_array_equal(pair.second, pixels(seed=2))
 
@@ -164,7 +164,7 @@ def test_decoded_frames_may_be_deep_grey_or_indexed(tmp_path):
     values = np.random.default_rng(7).integers(0, 4096, SIZE)
     for number in range(2):
         write_pgm(tmp_path / f"{number}.pgm", values, 4095)
-    (pair,) = FrameSource(tmp_path, GapSettings(frames=(1, 1))).pairs(0, 1, np.random.default_rng(0))
+    (pair,) = FrameSource(tmp_path, GapSettings(frames=(1, 1))).clips(0, 1, np.random.default_rng(0))
     np.testing.assert_array_equal(pair.first, read_picture(tmp_path / "0.pgm"))
     assert np.abs(pair.first[..., 0] - values / 4095 * 255).max() <= 0.51
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from midway_hub.label_maps import object_numbers
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame, statistics
 from midway_hub.training.evaluation.propagation.masks import (
     boundary,

@@ -11,8 +11,8 @@ from midway_hub.extraction import find_sources
 from midway_hub.flow_io import read_flow
 from midway_hub.label_maps import read_label_map
 from midway_hub.processing import load_frame
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.flow.frames import read_frame, read_mask
-from midway_hub.training.data.frame_pair import SampleError
 from midway_hub.training.evaluation.propagation.matfile import read_mat_array
 from midway_hub.training.recipes import read_recipe
 from midway_hub.video import VideoError, open_video

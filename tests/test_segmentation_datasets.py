@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.segmentation import (
     SEGMENTATION_DATASETS,
     WorldSegmentation,

@@ -24,8 +24,8 @@ from pair_sources import (
 from video_clips import write_clip
 
 from midway_hub.training.compat import Compat
-from midway_hub.training.data.frame_pair import FramePair
-from midway_hub.training.data.loader import PairBatches
+from midway_hub.training.data.clip import Clip
+from midway_hub.training.data.loader import ClipBatches
 from midway_hub.training.data.quarantine import TooManyRejectedError
 from midway_hub.training.data.reading import ReadingProcessDiedError
 from midway_hub.training.data.settings import DataSettings
@@ -45,7 +45,7 @@ def make_batches(
 ):
     settings = DataSettings(workers=workers, pairs_per_visit=pairs, visits_per_step=visits, **dict(data))
     timeline = Timeline(steps=50, steps_per_epoch=10, batch_size=visits * pairs, visits_per_step=visits)
-    return PairBatches(
+    return ClipBatches(
         MadeUpSource() if source is None else source,
         data=settings,
         views=VIEWS,
@@ -166,10 +166,10 @@ def test_released_seeding_draws_the_same_views_on_every_process(same):
 class MomentSource(MadeUpSource):
     """Pairs of frames at moments that are drawn, as videos give them."""
 
-    def pairs(self, index, count, generator):
+    def clips(self, index, count, generator):
         frames = np.zeros((24, 32, 3), np.uint8)
         moments = generator.integers(0, 10**6, (count, 2)).tolist()
-        return [FramePair(frames, frames, self.name(index), tuple(moment), 0.5) for moment in moments]
+        return [Clip.of_pair(frames, frames, self.name(index), tuple(moment), 0.5) for moment in moments]
 
 
 @pytest.mark.parametrize("same", [True, False])

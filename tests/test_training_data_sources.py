@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 from video_clips import number_of, numbered_frame, write_clip
 
-from midway_hub.training.data.frame_pair import PairSource, SampleError
+from midway_hub.training.data.clip import ClipSource, SampleError
 from midway_hub.training.data.packs import PackError
 from midway_hub.training.data.settings import DataSettings, GapSettings
 from midway_hub.training.data.sources import build_source, videos
@@ -96,9 +96,9 @@ def test_largest_gap_has_to_fit(frames, fits):
 
 def test_pairs_are_the_frames_they_say_they_are(clips):
     source = VideoSource(clips, FRAMES, pattern="[ab].*")
-    assert isinstance(source, PairSource)
+    assert isinstance(source, ClipSource)
     for index in range(len(source)):
-        for pair in source.pairs(index, 8, draw(index)):
+        for pair in source.clips(index, 8, draw(index)):
             assert (number_of(pair.first), number_of(pair.second)) == pair.frames
             assert 5 <= pair.frames[1] - pair.frames[0] <= 9
             assert pair.seconds == pytest.approx((pair.frames[1] - pair.frames[0]) / 30)
@@ -107,7 +107,7 @@ def test_pairs_are_the_frames_they_say_they_are(clips):
 @pytest.mark.parametrize("name", ["derived_rot90_udacity.mov", "derived_vfr_cockatoo.mp4", "pancake.mkv"])
 def test_pairs_of_real_clips_are_what_the_reader_gives(sample_videos, name):
     source = VideoSource(sample_videos / name, GapSettings(seconds=(0.3, 0.6)))
-    pairs = source.pairs(0, 3, draw())
+    pairs = source.clips(0, 3, draw())
     with open_video(sample_videos / name) as reader:
         for pair in pairs:
             np.testing.assert_array_equal(np.stack([pair.first, pair.second]), reader.get_frames(pair.frames))
@@ -128,28 +128,28 @@ def test_five_pairs_open_the_video_once(clips, monkeypatch):
         return reader
 
     monkeypatch.setattr(videos, "open_video", counting)
-    assert len(VideoSource(clips / "a.mov", FRAMES).pairs(0, 5, draw())) == 5
+    assert len(VideoSource(clips / "a.mov", FRAMES).clips(0, 5, draw())) == 5
     assert opened == [str(clips / "a.mov")]
     assert len(asked) == 1
 
 
 def test_choice_of_frames_is_the_generators_alone(clips):
     source = VideoSource(clips / "a.mov", FRAMES)
-    again = [pair.frames for pair in source.pairs(0, 5, draw(1))]
-    assert [pair.frames for pair in source.pairs(0, 5, draw(1))] == again
-    assert [pair.frames for pair in source.pairs(0, 5, draw(2))] != again
+    again = [pair.frames for pair in source.clips(0, 5, draw(1))]
+    assert [pair.frames for pair in source.clips(0, 5, draw(1))] == again
+    assert [pair.frames for pair in source.clips(0, 5, draw(2))] != again
 
 
 def test_a_video_too_short_for_the_gap_is_rejected_with_its_numbers(clips):
     source = VideoSource(clips / "short.mp4", FRAMES)
     with pytest.raises(SampleError, match=r"short.mp4: too short: it has 6 frames \(0.20 s, 30 a second\).*5-9 frames"):
-        source.pairs(0, 5, draw())
+        source.clips(0, 5, draw())
 
 
 def test_a_truncated_video_is_rejected_for_good(sample_videos):
     source = VideoSource(sample_videos / "derived_truncated_nomoov_pancake.mov", FRAMES)
     with pytest.raises(SampleError, match="the file is cut off") as caught:
-        source.pairs(0, 5, draw())
+        source.clips(0, 5, draw())
     assert caught.value.always
     assert caught.value.reason.count("derived_truncated") == 0
 
@@ -159,7 +159,7 @@ def test_a_damaged_frame_is_rejected_for_this_draw_and_never_replaced(sample_vid
     failed = []
     for seed in range(6):
         try:
-            source.pairs(0, 5, draw(seed))
+            source.clips(0, 5, draw(seed))
         except SampleError as error:
             failed.append(error)
     assert failed
@@ -172,7 +172,7 @@ def test_a_video_that_has_gone_is_rejected(clips, tmp_path):
     source = VideoSource(tmp_path, FRAMES)
     (tmp_path / "a.mov").unlink()
     with pytest.raises(SampleError, match="there is no video file"):
-        source.pairs(0, 5, draw())
+        source.clips(0, 5, draw())
 
 
 def test_rejection_survives_pickling():
@@ -276,7 +276,7 @@ def test_pairs_of_decoded_frames_are_the_files_they_say_they_are(decoded):
     source = FrameSource(decoded, FRAMES, frame_rate=25)
     assert len(source) == 2
     for index, offset in ((0, 0), (1, 100)):
-        for pair in source.pairs(index, 6, draw()):
+        for pair in source.clips(index, 6, draw()):
             first, second = pair.frames
             assert (number_of(pair.first), number_of(pair.second)) == (offset + first, offset + second)
             assert 5 <= second - first <= 9
@@ -285,7 +285,7 @@ def test_pairs_of_decoded_frames_are_the_files_they_say_they_are(decoded):
 
 def test_every_frame_is_the_first_of_a_pair_once_per_pass(decoded):
     source = FrameSource(decoded, GapSettings(frames=(5, 5)), every_pair=True)
-    pairs = [source.pairs(index, 1, draw())[0] for index in range(len(source))]
+    pairs = [source.clips(index, 1, draw())[0] for index in range(len(source))]
     numbers = [(number_of(pair.first), number_of(pair.second)) for pair in pairs]
     assert numbers == [(first, first + 5) for first in [*range(15), *range(100, 107)]]
     assert [pair.frames for pair in pairs[-2:]] == [(5, 10), (6, 11)]
@@ -297,7 +297,7 @@ def test_every_first_frame_draws_its_gap_from_the_whole_range(decoded):
     gaps = {first: set() for first in (0, 10, 100, 102)}
     for index, first in ((0, 0), (10, 10), (11, 100), (13, 102)):
         for seed in range(60):
-            pair = source.pairs(index, 1, draw(seed))[0]
+            pair = source.clips(index, 1, draw(seed))[0]
             assert number_of(pair.first) == first
             gaps[first].add(number_of(pair.second) - first)
     assert all(seen == {5, 6, 7, 8, 9} for seen in gaps.values())
@@ -306,18 +306,18 @@ def test_every_first_frame_draws_its_gap_from_the_whole_range(decoded):
 def test_seconds_of_decoded_frames_go_by_the_frame_rate(decoded):
     source = FrameSource(decoded, GapSettings(seconds=(0.5, 0.5)), frame_rate=10, every_pair=True)
     assert len(source) == 15 + 7
-    assert source.pairs(3, 1, draw())[0].frames == (3, 8)
+    assert source.clips(3, 1, draw())[0].frames == (3, 8)
 
 
 def test_a_frame_number_beyond_the_padding_keeps_its_place(tmp_path):
     write_frames(tmp_path, range(8, 13), name="frame_{:01d}.png")
     source = FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True)
-    assert [number_of(source.pairs(index, 1, draw())[0].first) for index in range(4)] == [8, 9, 10, 11]
+    assert [number_of(source.clips(index, 1, draw())[0].first) for index in range(4)] == [8, 9, 10, 11]
 
 
 def all_pairs(source, seeds=40):
     """Every pair that a source of single first frames gives, by the numbers in the pictures."""
-    drawn = (source.pairs(index, 1, draw(seed))[0] for index in range(len(source)) for seed in range(seeds))
+    drawn = (source.clips(index, 1, draw(seed))[0] for index in range(len(source)) for seed in range(seeds))
     return {(number_of(pair.first), number_of(pair.second)) for pair in drawn}
 
 
@@ -337,7 +337,7 @@ def test_frames_around_a_missing_one_are_not_consecutive(tmp_path, caplog, numbe
     assert f"{missing} frames are missing: frame_" in caplog.text
     assert source.fingerprint()["missing_frames"] == missing
     whole = FrameSource(tmp_path, GapSettings(frames=gap))
-    drawn = whole.pairs(0, 200, draw())
+    drawn = whole.clips(0, 200, draw())
     assert {(number_of(pair.first), number_of(pair.second)) for pair in drawn} == pairs
     step = numbers[1] - numbers[0]
     assert all(
@@ -370,7 +370,7 @@ def test_two_cameras_in_one_folder_are_two_videos(tmp_path, caplog, forms):
     (tmp_path / "aside").rmdir()
     source = FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True)
     assert all_pairs(source, seeds=1) == {(first + n, first + n + 1) for first in (0, 100) for n in range(3)}
-    assert source.pairs(0, 1, draw())[0].name == f"./{forms[0].format('*')}"
+    assert source.clips(0, 1, draw())[0].name == f"./{forms[0].format('*')}"
     assert f"holds 2 videos: {forms[0].format('*')} (4), {forms[1].format('*')} (4)" in caplog.text
     only = FrameSource(tmp_path, GapSettings(frames=(1, 1)), pattern=forms[0].format("*"), every_pair=True)
     assert all_pairs(only, seeds=1) == {(0, 1), (1, 2), (2, 3)}
@@ -425,11 +425,11 @@ def test_timestamps_can_be_times(tmp_path, unit):
         write_frames(tmp_path, [number], name=name)
     source = FrameSource(tmp_path, GapSettings(seconds=(0.045, 0.05)), frame_times=unit, every_pair=True)
     assert all_pairs(source) == {(0, 1), (2, 3), (4, 5)}
-    assert source.pairs(0, 1, draw())[0].seconds == pytest.approx(0.05)
+    assert source.clips(0, 1, draw())[0].seconds == pytest.approx(0.05)
     far = FrameSource(tmp_path, GapSettings(seconds=(0.7, 0.85)), frame_times=unit, every_pair=True)
     assert all_pairs(far) == {(1, 4)}
     consecutive = FrameSource(tmp_path, GapSettings(frames=(1, 1)), frame_times=unit)
-    assert {round(pair.seconds, 6) for pair in consecutive.pairs(0, 100, draw())} == {0.05, 0.053, 0.047}
+    assert {round(pair.seconds, 6) for pair in consecutive.clips(0, 100, draw())} == {0.05, 0.053, 0.047}
 
 
 def test_seconds_and_their_fraction_are_one_time(tmp_path):
@@ -437,7 +437,7 @@ def test_seconds_and_their_fraction_are_one_time(tmp_path):
         write_frames(tmp_path, [number], name=f"{1305031102 + number // 5}.{number % 5 * 200_000 + 313:06d}.png")
     source = FrameSource(tmp_path, GapSettings(seconds=(0.4, 0.4)), frame_times="s", every_pair=True)
     assert all_pairs(source, seeds=1) == {(number, number + 2) for number in range(10)}
-    assert source.pairs(3, 1, draw())[0].seconds == pytest.approx(0.4)
+    assert source.clips(3, 1, draw())[0].seconds == pytest.approx(0.4)
 
 
 def test_times_that_are_not_in_the_names_are_refused(tmp_path):
@@ -452,10 +452,10 @@ def test_a_damaged_image_is_rejected_by_its_name(tmp_path):
     write_frames(tmp_path / "a", range(10))
     (tmp_path / "a" / "frame_000004.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
     source = FrameSource(tmp_path, GapSettings(frames=(4, 4)), every_pair=True)
-    assert source.pairs(1, 1, draw())
+    assert source.clips(1, 1, draw())
     for index in (0, 4):
         with pytest.raises(SampleError, match=r"a/frame_000004.png: cannot be read as an image"):
-            source.pairs(index, 1, draw())
+            source.clips(index, 1, draw())
 
 
 def test_frames_that_change_size_are_rejected(tmp_path):
@@ -463,14 +463,14 @@ def test_frames_that_change_size_are_rejected(tmp_path):
     Image.new("RGB", (20, 10)).save(tmp_path / "a" / "frame_000002.png")
     source = FrameSource(tmp_path, GapSettings(frames=(1, 1)), every_pair=True)
     with pytest.raises(SampleError, match="differ in size: 128x96 and 20x10"):
-        source.pairs(1, 1, draw())
+        source.clips(1, 1, draw())
 
 
 def test_a_folder_too_short_for_the_gap_is_rejected(decoded):
     source = FrameSource(decoded, GapSettings(frames=(5, 12)))
-    assert source.pairs(0, 1, draw())
+    assert source.clips(0, 1, draw())
     with pytest.raises(SampleError, match="b: too short: it has 12 frames"):
-        source.pairs(1, 1, draw())
+        source.clips(1, 1, draw())
 
 
 def test_places_without_frames_are_refused_with_what_is_there(clips, decoded, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from midway_hub.training.data.frame_pair import FramePair, SampleError
+from midway_hub.training.data.clip import Clip, SampleError
 from midway_hub.training.data.views import ViewSettings
 from midway_hub.training.doctor import (
     Measured,
@@ -45,12 +45,12 @@ class Pairs:
     def __len__(self):
         return self.items
 
-    def pairs(self, index, count, generator):
+    def clips(self, index, count, generator):
         if index in self.broken:
             raise SampleError(f"{index}.mov", "moov atom not found")
         time.sleep(self.seconds)
         frames = generator.integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
-        return [FramePair(frames[0], frames[1], f"{index}.mov", (0, 15), 0.5)] * count
+        return [Clip.of_pair(frames[0], frames[1], f"{index}.mov", (0, 15), 0.5)] * count
 
     def fingerprint(self):
         return {}

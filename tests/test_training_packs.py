@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from video_clips import number_of
 
-from midway_hub.training.data.frame_pair import PairSource, SampleError
+from midway_hub.training.data.clip import ClipSource, SampleError
 from midway_hub.training.data.packs import PackError, PackSettings, PackSource, forecast, pack
 from midway_hub.training.data.settings import GapSettings
 from midway_hub.training.data.sources.videos import VideoSource
@@ -36,8 +36,8 @@ def packs(clips, tmp_path_factory) -> dict[str, Path]:
     return {form: folder / form for form in FORMS}
 
 
-def draw(source: PairSource, count: int, seed: int = 0) -> list:
-    return [pair for index in range(len(source)) for pair in source.pairs(index, count, np.random.default_rng(seed))]
+def draw(source: ClipSource, count: int, seed: int = 0) -> list:
+    return [pair for index in range(len(source)) for pair in source.clips(index, count, np.random.default_rng(seed))]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -68,7 +68,7 @@ def test_a_trimmed_clip_starts_at_its_first_visible_frame(packs, form):
 def test_packed_frames_are_the_shrunk_originals_within_the_quality_asked_for(tmp_path, form, error):
     clip = Path(__file__).parents[1] / "midway_hub" / "samples" / "highway.mp4"
     pack(clip, tmp_path / "pack", PackSettings(form=form, short_side=180, max_frames=12, run=12, processes=1))
-    pair = PackSource(tmp_path / "pack", GapSettings(frames=(5, 8))).pairs(0, 1, np.random.default_rng(0))[0]
+    pair = PackSource(tmp_path / "pack", GapSettings(frames=(5, 8))).clips(0, 1, np.random.default_rng(0))[0]
     with open_video(clip) as reader:
         exact = reader.get_frames(pair.frames)
     for ours, frame in zip((pair.first, pair.second), exact, strict=True):
@@ -85,7 +85,7 @@ def test_packed_frames_are_the_shrunk_originals_within_the_quality_asked_for(tmp
 def test_real_clips_keep_numbers_times_and_orientation(sample_videos, tmp_path, form, name):
     settings = PackSettings(form=form, short_side=240, every=3, max_frames=40, run=20, processes=1)
     pack(sample_videos / name, tmp_path / "pack", settings)
-    pairs = PackSource(tmp_path / "pack", GapSettings(frames=(6, 15))).pairs(0, 5, np.random.default_rng(0))
+    pairs = PackSource(tmp_path / "pack", GapSettings(frames=(6, 15))).clips(0, 5, np.random.default_rng(0))
     with open_video(sample_videos / name) as reader:
         for pair in pairs:
             frames = reader.get_frames(pair.frames)
@@ -99,7 +99,7 @@ def test_real_clips_keep_numbers_times_and_orientation(sample_videos, tmp_path, 
 
 
 def test_small_frames_are_not_enlarged(packs):
-    pair = PackSource(packs["jpeg"], GAP).pairs(0, 1, np.random.default_rng(0))[0]
+    pair = PackSource(packs["jpeg"], GAP).clips(0, 1, np.random.default_rng(0))[0]
     assert pair.first.shape == (96, 128, 3)
 
 
@@ -129,7 +129,7 @@ def test_reading_touches_only_the_bytes_of_the_frames_needed(packs, form, monkey
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda file, size, offset: read.append(size) or pread(file, size, offset))
     source = PackSource(packs[form], GAP)
-    source.pairs(0, 1, np.random.default_rng(0))
+    source.clips(0, 1, np.random.default_rng(0))
     rows = np.load(packs[form] / "shards" / "00000.npy")
     most = 2 * rows["length"].max() if form == "jpeg" else 2 * 5 * rows["length"].max()
     assert len(read) == 2
@@ -138,7 +138,7 @@ def test_reading_touches_only_the_bytes_of_the_frames_needed(packs, form, monkey
 
 def test_every_thins_out_by_the_original_numbers(clips, tmp_path):
     pack(clips / "whole.mp4", tmp_path / "pack", PackSettings(every=3, processes=1))
-    pairs = PackSource(tmp_path / "pack", GAP).pairs(0, 30, np.random.default_rng(0))
+    pairs = PackSource(tmp_path / "pack", GAP).clips(0, 30, np.random.default_rng(0))
     gaps = {pair.frames[1] - pair.frames[0] for pair in pairs}
     assert gaps == {15, 18, 21, 24, 27, 30}
     assert all(number_of(pair.second) == pair.frames[1] for pair in pairs)
@@ -153,7 +153,7 @@ def test_a_frame_budget_keeps_runs_and_no_pair_leaves_its_run(clips, tmp_path):
     pack(clips / "whole.mp4", tmp_path / "pack", PackSettings(max_frames=45, run=20, processes=1))
     numbers = np.load(tmp_path / "pack" / "shards" / "00000.npy")["number"].tolist()
     assert numbers == [*range(22), *range(48, 70)]
-    pairs = PackSource(tmp_path / "pack", GapSettings(frames=(10, 15))).pairs(0, 60, np.random.default_rng(0))
+    pairs = PackSource(tmp_path / "pack", GapSettings(frames=(10, 15))).clips(0, 60, np.random.default_rng(0))
     firsts = {pair.frames[0] for pair in pairs}
     assert firsts == {*range(7), *range(48, 55)}
     assert {pair.frames[1] - pair.frames[0] for pair in pairs} == set(range(10, 16))
@@ -162,7 +162,7 @@ def test_a_frame_budget_keeps_runs_and_no_pair_leaves_its_run(clips, tmp_path):
 def test_a_gap_that_the_pack_cannot_give_is_an_error_that_names_the_settings(clips, tmp_path):
     pack(clips / "whole.mp4", tmp_path / "pack", PackSettings(every=40, processes=1))
     with pytest.raises(SampleError, match=r"no two frames 15-30 frames apart.*every, fps, max_frames") as caught:
-        PackSource(tmp_path / "pack", GAP).pairs(0, 5, np.random.default_rng(0))
+        PackSource(tmp_path / "pack", GAP).clips(0, 5, np.random.default_rng(0))
     assert caught.value.always
 
 
@@ -177,7 +177,7 @@ def test_pillow_decodes_to_the_same_pixels_where_torchvision_does_not(packs, mon
 
 def test_a_pack_source_is_a_pair_source_that_pickles(packs):
     source = PackSource(packs["jpeg"], GAP)
-    assert isinstance(source, PairSource)
+    assert isinstance(source, ClipSource)
     copy = pickle.loads(pickle.dumps(source))
     assert copy.fingerprint() == source.fingerprint()
     assert len(copy) == 4

@@ -12,7 +12,7 @@ from filelock import FileLock
 from pack_clips import contents, die_at_seven, pack_in_process, processes_of, write_clips
 from video_clips import packet_places, write_clip
 
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.packs import PackError, PackSettings, PackSource, pack, verify
 from midway_hub.training.data.settings import GapSettings
 
@@ -117,7 +117,7 @@ def test_a_clip_with_damage_inside_is_left_out_whole_and_named(damaged_clip, tmp
     assert [(r.file, "frame 40 cannot be decoded" in r.reason) for r in report.rejected] == [("b.mp4", True)]
     assert (report.videos, report.frames) == (2, 120)
     source = PackSource(tmp_path / "pack", GAP)
-    assert [source.pairs(i, 1, np.random.default_rng(0))[0].name for i in range(len(source))] == ["a.mp4", "c.mp4"]
+    assert [source.clips(i, 1, np.random.default_rng(0))[0].name for i in range(len(source))] == ["a.mp4", "c.mp4"]
     assert source.rejected == list(report.rejected)
     assert verify(tmp_path / "pack").ok
 
@@ -234,7 +234,7 @@ def test_damage_is_found_by_verify_and_by_reading_and_packing_again_mends_it(
     assert STORED[form] in report.problems[3][0]
     assert re.search(found, report.text)
     with pytest.raises(SampleError, match=rf"{STORED[form]}: frame \d+ of whole.mp4 {read}.*packing again") as caught:
-        PackSource(out, GAP).pairs(3, 60, np.random.default_rng(0))
+        PackSource(out, GAP).clips(3, 60, np.random.default_rng(0))
     assert not caught.value.always
     assert pack(clips, out, PackSettings(form=form, **ALONE)).shards_made == 1
     assert contents(out) == contents(undisturbed[form])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from midway_hub.registry import IMAGENET_MEAN, IMAGENET_STD
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.quarantine import TooManyRejectedError
 from midway_hub.training.data.supervised import LoadingSettings, SupervisedBatches
 from midway_hub.training.data.synthetic import WorldSettings, held_out_seeds

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from midway_hub.training.data.frame_pair import FramePair
+from midway_hub.training.data.clip import Clip
 from midway_hub.training.data.views import (
     GROUPS,
     ViewDraw,
@@ -38,7 +38,7 @@ def noise(height=120, width=160, seed=0):
 
 
 def frame_pair(seed=0, **size):
-    return FramePair(noise(seed=seed, **size), noise(seed=seed + 1000, **size), f"noise {seed}", (3, 18), 0.5)
+    return Clip.of_pair(noise(seed=seed, **size), noise(seed=seed + 1000, **size), f"noise {seed}", (3, 18), 0.5)
 
 
 def draws_for(pairs, settings=SMALL, groups=GROUPS):
@@ -81,7 +81,7 @@ def photographs(shared):
     images = shared / "data" / "images"
     names = [("highway_1.jpg", "highway_2.jpg"), ("motorcycle_left.png", "motorcycle_right.png")]
     return [
-        FramePair(
+        Clip.of_pair(
             *(np.array(Image.open(images / name).convert("RGB").resize((480, 320))) for name in two),
             two[0],
             (0, 1),
@@ -103,7 +103,7 @@ def test_views_have_the_shapes_and_the_order_of_their_groups(pairs):
 
 def test_the_first_half_of_a_group_comes_from_frame_x_and_the_rest_from_frame_y():
     black, white = np.zeros((60, 80, 3), np.uint8), np.full((60, 80, 3), 255, np.uint8)
-    pair = FramePair(black, white, "flat", (0, 1), 1.0)
+    pair = Clip.of_pair(black, white, "flat", (0, 1), 1.0)
     plain = ViewSettings(**SMALL.model_dump() | {"jitter_probability": 0, "global_2": {"blur": 0, "solarise": 0}})
     draws = draws_for([pair], plain)
     for views in (apply_views(pair, draws[0]), {name: view[0] for name, view in batched([pair], draws).items()}):
@@ -133,13 +133,13 @@ def test_read_only_frames_are_taken_without_a_warning(pairs, recwarn):
 
 
 def test_frames_that_are_not_uint8_are_refused(pairs):
-    floats = FramePair(pairs[0].first / 255, pairs[0].second, "clip.mp4", (3, 18), 0.5)
+    floats = Clip.of_pair(pairs[0].first / 255, pairs[0].second, "clip.mp4", (3, 18), 0.5)
     with pytest.raises(ValueError, match=r"clip.mp4: frame 3 is float64, wanted uint8"):
         apply_views(floats, draws_for(pairs)[0])
 
 
 def test_frames_of_two_sizes_are_refused(pairs):
-    uneven = FramePair(pairs[0].first, pairs[0].second[:-2], "clip.mp4", (3, 18), 0.5)
+    uneven = Clip.of_pair(pairs[0].first, pairs[0].second[:-2], "clip.mp4", (3, 18), 0.5)
     with pytest.raises(ValueError, match=r"clip.mp4: frame 18 has shape \(118, 160, 3\), .* \(120, 160, 3\)"):
         apply_views(uneven, draws_for(pairs)[0])
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from midway_hub.training.data.frame_pair import FramePair, PairSource
+from midway_hub.training.data.clip import Clip, ClipSource
 from midway_hub.training.data.synthetic import (
     CLASSES,
     CLEAR,
@@ -152,13 +152,13 @@ def test_no_seeds_are_refused():
 
 def test_a_source_gives_the_pairs_of_its_seeds():
     source = WorldSource(WORLD, seed=1, length=7)
-    assert isinstance(source, PairSource)
+    assert isinstance(source, ClipSource)
     assert len(source) == 7
-    pairs = pickle.loads(pickle.dumps(source)).pairs(2, 3, np.random.default_rng(5))
+    pairs = pickle.loads(pickle.dumps(source)).clips(2, 3, np.random.default_rng(5))
     seeds = source.seeds(2, 3, np.random.default_rng(5))
     first, second = render_frames(WORLD, seeds)
     for pair, seed, x, y in zip(pairs, seeds, first, second, strict=True):
-        assert isinstance(pair, FramePair)
+        assert isinstance(pair, Clip)
         assert pair.first.dtype == np.uint8
         np.testing.assert_array_equal(pair.first, x.permute(1, 2, 0))
         np.testing.assert_array_equal(pair.second, y.permute(1, 2, 0))

@@ -309,8 +309,8 @@ def test_a_source_of_videos_walks_through_each_once_and_draws_the_same_pairs(tmp
     source = VideoSource(tmp_path, GapSettings(frames=(5, 9)), index_cache=kept)
     for visit in range(3):
         for index in range(2):
-            expected = plain.pairs(index, 2, np.random.default_rng(visit))
-            for pair, same in zip(source.pairs(index, 2, np.random.default_rng(visit)), expected, strict=True):
+            expected = plain.clips(index, 2, np.random.default_rng(visit))
+            for pair, same in zip(source.clips(index, 2, np.random.default_rng(visit)), expected, strict=True):
                 assert pair.frames == same.frames
                 assert np.array_equal(pair.first, same.first)
                 assert np.array_equal(pair.second, same.second)

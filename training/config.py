@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from midway_hub.config import MidwayConfig
-from midway_hub.training.compat import Compat
+from midway_hub.training.compat import Oddities
 from midway_hub.training.configuration import (
     ConfigError,
     Configuration,
@@ -17,11 +17,10 @@ from midway_hub.training.configuration import (
     read_values,
     validate,
 )
+from midway_hub.training.data.needs import Needs, Views
 from midway_hub.training.data.settings import DataSettings
-from midway_hub.training.data.views import ViewSettings
 from midway_hub.training.fields import KeywordsOf
-from midway_hub.training.methods import METHODS
-from midway_hub.training.methods.base import MethodSettings
+from midway_hub.training.methods import METHODS, Method, MethodSettings, method_class
 from midway_hub.training.probes.settings import ProbeSettings
 from midway_hub.training.settings import Settings
 
@@ -54,14 +53,14 @@ class RunConfig(Configuration):
     data: DataSettings = DataSettings()
     """Where frame pairs come from."""
 
-    views: ViewSettings = ViewSettings()
-    """Crops and colour augmentation."""
+    views: SerializeAsAny[Views] = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type]
+    """Crops and colour augmentation, as the method takes them."""
 
     probes: ProbeSettings = ProbeSettings()
     """Measurements while training."""
 
-    compat: Compat = Compat()
-    """The released recipe's oddities."""
+    compat: SerializeAsAny[Oddities] = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type]
+    """The oddities of the method's released code."""
 
     @field_validator("method", mode="before")
     @classmethod
@@ -73,12 +72,34 @@ class RunConfig(Configuration):
             raise ValueError(f"method.name is {name!r}; there are: {', '.join(sorted(METHODS))}")
         return METHODS[name].settings(**value)
 
+    @field_validator("views", "compat", mode="before")
+    @classmethod
+    def _section_of_the_method(cls, value: Any, info: ValidationInfo) -> Any:
+        method = info.data.get("method")
+        if method is None or not isinstance(value, Mapping):  # the method's own error is enough
+            return value
+        chosen = METHODS[method.name]
+        return (chosen.views if info.field_name == "views" else chosen.oddities)(**value)
+
+    @property
+    def method_class(self) -> type[Method]:
+        """The method that is run."""
+        return method_class(self.method.name)
+
+    @property
+    def needs(self) -> Needs:
+        """What the method asks of the data."""
+        return self.views.needs()
+
     @classmethod
     def variant(cls, section: str, values: Mapping[str, Any]) -> type[Settings] | None:
-        """Return the settings of the method that the values name."""
-        named = values.get("method") if section == "method" else None
+        """Return the settings that a section has with the method that the values name."""
+        named = values.get("method")
         name = named.get("name") if isinstance(named, Mapping) else None
-        return METHODS[name].settings if name in METHODS else None
+        if name not in METHODS or section not in ("method", "views", "compat"):
+            return None
+        method = METHODS[name]
+        return {"method": method.settings, "views": method.views, "compat": method.oddities}[section]
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

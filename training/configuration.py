@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +85,18 @@ def validate(section: type[S], values: Mapping[str, Any], complaint: str = "the 
     except ValidationError as error:
         found = "\n".join(f"  {_explain(detail, values, section)}" for detail in error.errors())
         raise ConfigError(f"{complaint}:\n{found}") from None
+
+
+def completed(parse: Callable[[Mapping[str, Any]], Configuration]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """Return what gives saved values the keys that came after them; values that are none any more stay as they are."""
+
+    def complete(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return parse(values).to_dict()
+        except ValueError:
+            return values
+
+    return complete
 
 
 def lengthened(old: Configuration, new: Configuration) -> str | None:

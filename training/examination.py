@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from midway_hub.devices import checked_device
-from midway_hub.training.build import build_method
+from midway_hub.training.build import build_method, open_source
 from midway_hub.training.config import RunConfig
-from midway_hub.training.data.sources import build_source
+from midway_hub.training.data.flow_teacher import FlowTeacher
 from midway_hub.training.doctor import Diagnosis, Examination, RunPlan, diagnose, examine, summarise
 from midway_hub.training.engine.processes import choose_accelerator, processes_wanted
-from midway_hub.training.methods import METHODS
 from midway_hub.training.plan import make_plan
 from midway_hub.video import available_readers
 
@@ -57,7 +56,8 @@ def examine_run(config: RunConfig, *, run_dir: Path, seconds: float, progress: C
     """
     data, engine = config.data, config.engine
     processes = processes_wanted(engine)
-    source = build_source(data, seed=config.seed)
+    needs = config.needs
+    source = open_source(config)
     plan = make_plan(config, items=len(source), world_size=processes)
     device = checked_device(choose_accelerator(engine))
     run = RunPlan(
@@ -77,15 +77,19 @@ def examine_run(config: RunConfig, *, run_dir: Path, seconds: float, progress: C
         source,
         lambda: build_method(config, plan),
         run,
-        views=config.views,
-        groups=METHODS[config.method.name].views,
+        needs=needs,
+        flow=FlowTeacher(data.flow),
         pairs_per_visit=data.pairs_per_visit,
         device=device,
         run_dir=run_dir,
-        source_with_reader=(lambda name: build_source(data.model_copy(update={"reader": name}))) if videos else None,
+        source_with_reader=(lambda name: open_source(_with_reader(config, name))) if videos else None,
         readers=available_readers() if videos else (),
         can_pack=videos,
         seconds=seconds,
         progress=progress,
     )
     return RunExamination(run, examination, diagnose(examination.measured, run))
+
+
+def _with_reader(config: RunConfig, reader: str) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"reader": reader})})

@@ -18,14 +18,8 @@ PLACE, FRAME, MOTION = 2.0, 3.0, 16.0
 """Amplitudes of what `compare_frames` adds to tokens: where they are, which frame they are of, that they are motion."""
 
 
-class InitialSettings(Settings):
-    """Where first weights differ from the paper's; the defaults are the paper's."""
-
-    matching_std: float = Field(0.0, ge=0)
-    """The midway path starts as a comparison of the frames, with queries and keys of this standard deviation (0.4 is a
-    good one, with 32 numbers to a head): tokens attend to those like them in the other frame, motion tokens to all of
-    the target frame's, so that motion can be read off them at once. A small network then learns to infer motion in
-    some hundred steps, on its own, where it does not in thousands without. 0: drawn at random, as in the paper."""
+class EncoderInitial(Settings):
+    """Where an encoder's first weights differ from the paper's; the defaults are the paper's."""
 
     position_amplitude: float = Field(0.0, ge=0)
     """Position embeddings of encoder and dynamics start as sines and cosines of this amplitude, as in MAE and CroCo,
@@ -36,13 +30,23 @@ class InitialSettings(Settings):
     """What embeds patches starts as torch starts a convolution, as in the released code: weights and biases uniform
     within 1/√n, n the numbers of a patch. `normal`: like every other matrix, without biases."""
 
+
+class InitialSettings(EncoderInitial):
+    """Where first weights of encoder and dynamics differ from the paper's; the defaults are the paper's."""
+
+    matching_std: float = Field(0.0, ge=0)
+    """The midway path starts as a comparison of the frames, with queries and keys of this standard deviation (0.4 is a
+    good one, with 32 numbers to a head): tokens attend to those like them in the other frame, motion tokens to all of
+    the target frame's, so that motion can be read off them at once. A small network then learns to infer motion in
+    some hundred steps, on its own, where it does not in thousands without. 0: drawn at random, as in the paper."""
+
     gate: float = GatingUnit.OPEN
     """What gates of the forward predictor start from, before the sigmoid. The paper's 4 lets a patch's identity pass;
     at -4 next to nothing passes, and what is predicted for a place has to be carried there."""
 
 
 @torch.no_grad()
-def initialise_encoder(network: MidwayNetwork, settings: InitialSettings) -> None:
+def initialise_encoder(network: MidwayNetwork, settings: EncoderInitial) -> None:
     """Set the encoder's first patch and position embeddings, in both copies where there are two."""
     if settings.patch_embedding == "convolution":
         network.student.patch_embed.proj.reset_parameters()

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def dino_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """Mean cross-entropy between the views of two frames (spec: DINO on frame pairs; Caron et al. 2021, eq. 3).
+def dino_loss(student: Tensor, teacher: Tensor, *, temperature: float, frames: int = 2) -> Tensor:
+    """Mean cross-entropy between the views of two frames or of one (DINO on frame pairs; Caron et al. 2021, eq. 3).
 
     A cross-entropy is linear in the teacher: Σ_k t_k (lse(s) − s_k) = lse(s) − ⟨t, s⟩. So all terms together need one
     log-sum-exp per student view and one matrix product, and nothing as wide as the prototypes is kept for backward.
@@ -17,13 +17,14 @@ def dino_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor
         student: (B, V, K) outputs of the head, the Q global views first.
         teacher: (B, Q, K) probabilities of the global views, without gradient.
         temperature: Student temperature.
+        frames: Frames that the global views are of, as many of each.
 
     Returns:
-        The mean over batch and the pairs of `dino_pairs(Q, V)`, a scalar in float32 or better.
+        The mean over batch and the pairs of `dino_pairs(Q, V, frames)`, a scalar in float32 or better.
     """
     with torch.autocast(student.device.type, enabled=False):
         student = at_least_float32(student) / temperature
-        wanted = _wanted_pairs(teacher.shape[1], student.shape[1], student.device)
+        wanted = _wanted_pairs(teacher.shape[1], student.shape[1], student.device, frames)
         agreement = teacher.to(student.dtype) @ student.transpose(1, 2)  # (B, Q, V)
         cross_entropy = student.logsumexp(dim=2).unsqueeze(1) - agreement
         return (cross_entropy * wanted).sum() / (wanted.sum() * student.shape[0])
@@ -53,27 +54,28 @@ def prediction_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return (2 - 2 * cosine).mean()
 
 
-def dino_pairs(global_views: int, views: int) -> list[tuple[int, int]]:
+def dino_pairs(global_views: int, views: int, frames: int = 2) -> list[tuple[int, int]]:
     """List the (teacher view, student view) pairs that the DINO loss compares.
 
     Left out are a view with itself and a global view with the same box in the other frame.
 
     Args:
-        global_views: Global views of both frames together: the boxes of the first frame, then of the second.
+        global_views: Global views of all frames together: the boxes of the first frame, then of the second.
         views: All views, the global ones first.
+        frames: How many frames there are.
     """
-    return [(q, v) for q, v in _wanted_pairs(global_views, views, torch.device("cpu")).nonzero().tolist()]
+    return [(q, v) for q, v in _wanted_pairs(global_views, views, torch.device("cpu"), frames).nonzero().tolist()]
 
 
-def _wanted_pairs(global_views: int, views: int, device: torch.device) -> Tensor:
+def _wanted_pairs(global_views: int, views: int, device: torch.device, frames: int) -> Tensor:
     """Whether teacher view q is compared with student view v, (Q, V)."""
-    if global_views % 2 or not 2 <= global_views <= views or views == 2:
+    if global_views % frames or not 2 <= global_views <= views or (frames == 2 and views == 2):
         raise ValueError(
             f"{global_views} global of {views} views cannot be compared; wanted are as many global views of one frame "
             "as of the other, and at least 2 each, or local views"
         )
     teacher, student = torch.arange(global_views, device=device)[:, None], torch.arange(views, device=device)
-    same_box = (student - teacher) % (global_views // 2) == 0
+    same_box = (student - teacher) % (global_views // frames) == 0
     return ~same_box | (student >= global_views)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from midway_hub.training.config import ConfigError, RunConfig
-from midway_hub.training.methods.base import REFERENCE_BATCH
 from midway_hub.training.timeline import Timeline
 
 RELEASED_REPEATS = 5  # pairs per opened video that the released recipe's learning rate always counts
@@ -77,7 +76,7 @@ def make_plan(config: RunConfig, *, items: int, world_size: int) -> Plan:
 def _reasons(
     config: RunConfig, timeline: Timeline, items: int, world_size: int, share: int, lr_batch: int
 ) -> Iterator[Derived]:
-    data, method, engine = config.data, config.method, config.engine
+    data, method, engine, unit = config.data, config.method, config.engine, config.method_class.unit
     epoch_pairs = data.epoch_pairs or items
     yield Derived("processes", world_size, "as launched")
     yield Derived("items in the data", items, f"data.source={data.source}")
@@ -87,15 +86,17 @@ def _reasons(
         f"{data.visits_per_step} visits a step / ({world_size} processes x {engine.accumulate} micro-batches)",
     )
     yield Derived(
-        "pairs per step",
+        f"{unit} per step",
         timeline.batch_size,
-        f"{data.visits_per_step} visits x {data.pairs_per_visit} pairs (data.pairs_per_visit)",
+        f"{data.visits_per_step} visits x {data.pairs_per_visit} {unit} (data.pairs_per_visit)",
     )
     yield Derived(
-        "pairs per epoch", epoch_pairs, "data.epoch_pairs" if data.epoch_pairs else "one per item of the data"
+        f"{unit} per epoch", epoch_pairs, "data.epoch_pairs" if data.epoch_pairs else "one per item of the data"
     )
     yield Derived(
-        "steps per epoch", timeline.steps_per_epoch, f"{epoch_pairs} pairs / {timeline.batch_size}, rounded, at least 1"
+        "steps per epoch",
+        timeline.steps_per_epoch,
+        f"{epoch_pairs} {unit} / {timeline.batch_size}, rounded, at least 1",
     )
     yield Derived(
         "steps",
@@ -107,11 +108,11 @@ def _reasons(
         round(timeline.steps * timeline.visits_per_step / max(1, items), 2),
         f"{timeline.steps} steps x {timeline.visits_per_step} visits / {items} items",
     )
-    yield Derived("pairs seen", timeline.steps * timeline.batch_size, "steps x pairs per step")
+    yield Derived(f"{unit} seen", timeline.steps * timeline.batch_size, f"steps x {unit} per step")
     yield Derived(
         "peak learning rate",
         method.peak_learning_rate(lr_batch),
-        f"method.base_lr {method.base_lr:g} x {lr_batch}/{REFERENCE_BATCH}"
+        method.explained_learning_rate(lr_batch)
         + (" (compat.lr_counts_repeats)" if config.compat.lr_counts_repeats else ""),
     )
     yield Derived(

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from midway_hub.training.build import Parts, Probing, build_method, build_parts
+from midway_hub.training.build import Parts, Probing, build_method, build_parts, open_source
 from midway_hub.training.config import RunConfig, parse_config
-from midway_hub.training.configuration import LENGTH
-from midway_hub.training.data.frame_pair import SampleError
-from midway_hub.training.data.sources import build_source
+from midway_hub.training.configuration import LENGTH, completed
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.views import contact_sheet, draw_views
 from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.loop import Outcome, train
 from midway_hub.training.engine.processes import make_fabric, processes_wanted
 from midway_hub.training.export import export_run, set_export_aside
-from midway_hub.training.methods import METHODS, Method
+from midway_hub.training.methods import Method
 from midway_hub.training.plan import Plan, make_plan
 from midway_hub.training.report import write_report
 from midway_hub.training.trace import trace_step
@@ -31,6 +30,7 @@ MAY_CHANGE = (
     "recipe",
     "description",
     *("data.path", "data.workers", "data.prefetch", "data.start_method", "data.max_rejected"),
+    *("data.flow.cache", "data.flow.cache_gib", "data.flow.path"),
     "probes",
 )
 """Keys outside the engine's that a resumed run may change; the data's fingerprint is compared on its own."""
@@ -62,6 +62,7 @@ def pretrain(config: RunConfig, run_dir: Path, *, longer: bool = False) -> Outco
         world_size=fabric.world_size,
         pin_memory=fabric.device.type == "cuda",
         index_cache=run_dir / VIDEO_INDEX,
+        device=fabric.device,
     )
 
     def on_open() -> None:
@@ -81,6 +82,7 @@ def pretrain(config: RunConfig, run_dir: Path, *, longer: bool = False) -> Outco
         alike=config.compat.same_seed_on_every_rank,
         probes=[Probing(config)] if config.probes.every_steps else [],
         may_change=(*MAY_CHANGE, *LENGTH) if longer else MAY_CHANGE,
+        complete=completed(parse_config),
         on_open=on_open,
     )
     if not fabric.is_global_zero:
@@ -102,11 +104,12 @@ def leave_for_report(config: RunConfig, parts: Parts, run_dir: Path) -> None:
     generator = np.random.default_rng(config.seed)
     for index in range(min(SAMPLES, len(parts.batches.source))):
         try:
-            (pair,) = parts.batches.source.pairs(index, 1, generator)
+            (clip,) = parts.batches.source.clips(index, 1, generator)
         except SampleError:
             continue  # the run itself says what cannot be read
-        draw = draw_views(config.views, METHODS[config.method.name].views, pair.first.shape[:2], generator)
-        contact_sheet(pair, draw).save(run_dir / "samples" / f"{index}.jpg", quality=85)
+        height, width = clip.first.shape[:2]
+        draw = draw_views(config.needs, (height, width), generator)
+        contact_sheet(clip, draw).save(run_dir / "samples" / f"{index}.jpg", quality=85)
 
 
 def rebuild(values: dict[str, Any]) -> Method:
@@ -117,7 +120,7 @@ def rebuild(values: dict[str, Any]) -> Method:
 
 def forecast(config: RunConfig) -> Plan:
     """Work out every derived number of a run on its data, without starting it."""
-    return make_plan(config, items=len(build_source(config.data)), world_size=processes_wanted(config.engine))
+    return make_plan(config, items=len(open_source(config)), world_size=processes_wanted(config.engine))
 
 
 def trace_run(config: RunConfig) -> str:

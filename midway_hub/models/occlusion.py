@@ -9,7 +9,7 @@ from midway_hub.models.correlation.sampling import places, warp
 SLOPE, OFFSET = 0.01, 0.5
 
 
-def occluded(flow: Tensor, backward: Tensor) -> Tensor:
+def occluded(flow: Tensor, backward: Tensor, *, slope: float = SLOPE, offset: float = OFFSET) -> Tensor:
     """Tell which pixels of the source the target hides or does not hold.
 
     Going along the flow and back leads elsewhere: |f(x) + b(x + f(x))|^2 is above 0.01 (|f|^2 + |b|^2) + 0.5
@@ -18,6 +18,8 @@ def occluded(flow: Tensor, backward: Tensor) -> Tensor:
     Args:
         flow: (B, 2, H, W) from source to target in pixels.
         backward: (B, 2, H, W) from target to source.
+        slope: What the squared lengths count; DDFlow takes 0.1 (Liu et al. 2019).
+        offset: Squared pixels that are always allowed.
 
     Returns:
         (B, H, W) bool.
@@ -28,4 +30,4 @@ def occluded(flow: Tensor, backward: Tensor) -> Tensor:
     squares = ((flow + back) ** 2).sum(1), (flow**2).sum(1), (back**2).sum(1)
     x, y = (places(flow) + flow).unbind(1)
     outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
-    return (squares[0] > SLOPE * (squares[1] + squares[2]) + OFFSET) | outside
+    return (squares[0] > slope * (squares[1] + squares[2]) + offset) | outside

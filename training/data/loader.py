@@ -2,61 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from midway_hub.training.compat import Compat
+from midway_hub.training.compat import Oddities
+from midway_hub.training.data.clip import ClipSource
 from midway_hub.training.data.dataset import VisitDataset, WorldDataset, join
-from midway_hub.training.data.frame_pair import PairSource
+from midway_hub.training.data.flow_teacher import SOURCE, FlowAsked, FlowTeacher
+from midway_hub.training.data.needs import Needs
 from midway_hub.training.data.quarantine import Quarantine, TooManyRejectedError
 from midway_hub.training.data.reading import read_micro_batches
 from midway_hub.training.data.sampler import Sampler
 from midway_hub.training.data.settings import DataSettings
 from midway_hub.training.data.synthetic import WorldSource
-from midway_hub.training.data.views import ViewSettings, normalise_views
+from midway_hub.training.data.views import normalise_views
 from midway_hub.training.engine.protocol import Batch
 from midway_hub.training.timeline import Timeline
 
 
-class PairBatches:
+class ClipBatches:
     """The engine's `Batches`: every micro-batch is a pure function of its number, whoever reads it.
 
     Args:
-        source: Where pairs come from.
+        source: Where clips come from.
         data: How they are read.
-        views: Sizes and ranges of the views.
-        groups: Which groups of views to make: what the method wants.
+        needs: What the method asks for.
         seed: Seed of the run.
-        timeline: Pairs and visits of a step.
+        timeline: Clips and visits of a step.
         rank: This process, from 0.
         world_size: All processes.
         accumulate: Micro-batches of a step.
         compat: `sampler_repeats_order` and `same_seed_on_every_rank` matter here.
         pin_memory: Prepare micro-batches for asynchronous copies to a GPU.
+        device: Where a flow teacher runs that `finish` asks; one in a reading process runs on the CPU.
 
     Raises:
-        ValueError: The visits of a step cannot be shared by the processes and micro-batches.
+        ImportError: The flow teacher needs a package that is missing.
+        ValueError: The method needs flow that nobody tells, or the visits of a step cannot be shared by the processes
+            and micro-batches.
     """
 
     def __init__(
         self,
-        source: PairSource,
+        source: ClipSource,
         *,
         data: DataSettings,
-        views: ViewSettings,
-        groups: Collection[str],
+        needs: Needs,
         seed: int,
         timeline: Timeline,
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
-        compat: Compat | None = None,
+        compat: Oddities | None = None,
         pin_memory: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
-        compat = compat or Compat()
+        compat = compat or Oddities()
         self.source, self._data, self._pin_memory = source, data, pin_memory
         self._sampler = Sampler(
             len(source),
@@ -68,12 +72,24 @@ class PairBatches:
             repeats_order=compat.sampler_repeats_order,
             same_draws_on_every_rank=compat.same_seed_on_every_rank,
         )
-        what = {"views": views, "groups": groups, "seed": seed, "pairs_per_visit": self._sampler.pairs_per_visit}
+        per_visit, here = self._sampler.pairs_per_visit, data.augment == "cpu"
+        self._teacher = FlowTeacher(data.flow, device="cpu" if here else device)
+        self._flow = FlowAsked.by(needs, self._teacher)
+        if self._flow is not None:
+            _check_flow(source, self._teacher)
         self._dataset: VisitDataset | WorldDataset
-        if isinstance(source, WorldSource) and data.augment == "device":
-            self._dataset = WorldDataset(source, **what)
+        if isinstance(source, WorldSource) and not here and data.flow.teacher == SOURCE:
+            self._dataset = WorldDataset(source, needs=needs, seed=seed, clips_per_visit=per_visit)
         else:
-            self._dataset = VisitDataset(source, **what, augment=data.augment, max_rejected=data.max_rejected)
+            self._dataset = VisitDataset(
+                source,
+                needs=needs,
+                seed=seed,
+                clips_per_visit=per_visit,
+                augment=data.augment,
+                max_rejected=data.max_rejected,
+                flow=self._flow,
+            )
         self._quarantine = Quarantine(len(source), data.max_rejected)
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
@@ -100,18 +116,30 @@ class PairBatches:
             self._quarantine.add(batch["rejected"])
             if batch["payload"] is None:
                 listed = self._quarantine.listed()
-                raise TooManyRejectedError(f"no item of the data gives the pairs of micro-batch {number}:\n{listed}")
+                raise TooManyRejectedError(f"no item of the data gives the clips of micro-batch {number}:\n{listed}")
             yield batch
 
     def finish(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """Return the views by group, (B, V, 3, S, S) float32 on `device`, normalised."""
-        return normalise_views(batch["payload"].views_on(device))
+        """Return the views by group, (B, V, 3, h, w) float32 on `device`, normalised, and what goes with them."""
+        return normalise_views(batch["payload"].views_on(device, self._flow))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what identifies the data and how pairs are taken from it."""
-        taken = {"gap": str(self._data.gap), "pairs_per_visit": self._sampler.pairs_per_visit}
+        """Return what identifies the data and how clips are taken from it."""
+        taken: dict[str, Any] = {"gap": str(self._data.gap), "pairs_per_visit": self._sampler.pairs_per_visit}
+        if self._flow is not None:
+            taken["flow"] = self._teacher.fingerprint()
         return {**self.source.fingerprint(), **taken}
 
     def rejected(self) -> list[dict[str, str]]:
         """Return `file` and `reason` of what could not be read so far."""
         return self._quarantine.records()
+
+
+def _check_flow(source: ClipSource, teacher: FlowTeacher) -> None:
+    """Raise a ValueError where a method needs flow that nobody tells."""
+    if teacher.settings.teacher == SOURCE and not isinstance(source, WorldSource):
+        raise ValueError(
+            "this method needs optical flow, and only synthetic worlds know their own; set data.flow.teacher to dis, "
+            "raft_large, raft_small, ptlflow:NAME, midway:NAME or files"
+        )
+    teacher.check()

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midway_hub.training.data.frame_pair import FramePair
-from midway_hub.training.data.synthetic import WorldSettings, render_frames
+from midway_hub.training.data.clip import Clip
+from midway_hub.training.data.flow_teacher import FlowAsked
+from midway_hub.training.data.synthetic import WorldSettings, render_moments
 from midway_hub.training.data.views import ViewDraw, apply_views_batched
 
 Views = dict[str, Tensor]
@@ -20,8 +21,8 @@ Views = dict[str, Tensor]
 class Payload(Protocol):
     """The pictures of a micro-batch, in some form."""
 
-    def views_on(self, device: torch.device) -> Views:
-        """Return the views by group, (B, V, 3, S, S) uint8 on `device`."""
+    def views_on(self, device: torch.device, flow: FlowAsked | None = None) -> Views:
+        """Return the views by group, (B, V, 3, h, w) uint8 on `device`, what goes with them, and the flow asked for."""
         ...
 
     def pin_memory(self) -> Payload:
@@ -31,16 +32,16 @@ class Payload(Protocol):
 
 @dataclass(frozen=True)
 class MadeViews:
-    """Views that the reading process made: (B, V, 3, S, S) uint8 by group."""
+    """Views that the reading process made: (B, V, 3, h, w) uint8 by group, and what goes with them."""
 
     views: Views
 
     @classmethod
     def of(cls, samples: Sequence[Views]) -> MadeViews:
-        """Join the views of B pairs."""
+        """Join the views of B clips."""
         return cls({group: torch.stack([sample[group] for sample in samples]) for group in samples[0]})
 
-    def views_on(self, device: torch.device) -> Views:
+    def views_on(self, device: torch.device, flow: FlowAsked | None = None) -> Views:
         """Copy the views to the device."""
         return {group: views.to(device, non_blocking=True) for group, views in self.views.items()}
 
@@ -50,40 +51,45 @@ class MadeViews:
 
 
 @dataclass(frozen=True)
-class SameSizePairs:
-    """The pairs of a micro-batch whose frames have one size.
+class SameSizeClips:
+    """The clips of a micro-batch whose frames have one size.
 
     Attributes:
         places: Where they stand in the micro-batch.
-        frames: (n, 2, H, W, 3) uint8 frames.
+        frames: (n, T, H, W, 3) uint8 frames.
         draws: Their n views.
+        clips: What is known of them beside frames.
     """
 
     places: list[int]
     frames: Tensor
     draws: list[ViewDraw]
+    clips: list[Clip]
 
 
 @dataclass(frozen=True)
 class RawFrames:
     """Whole frames and what was drawn for their views, which the device then makes; one part per size of frame."""
 
-    parts: list[SameSizePairs]
+    parts: list[SameSizeClips]
 
     @classmethod
-    def of(cls, samples: Sequence[tuple[FramePair, ViewDraw]]) -> RawFrames:
-        """Sort B pairs by the size of their frames."""
+    def of(cls, samples: Sequence[tuple[Clip, ViewDraw]]) -> RawFrames:
+        """Sort B clips by the size of their frames."""
         places: dict[tuple[int, ...], list[int]] = {}
-        for place, (pair, _) in enumerate(samples):
-            places.setdefault(pair.first.shape, []).append(place)
+        for place, (clip, _) in enumerate(samples):
+            places.setdefault(clip.first.shape, []).append(place)
         return cls([_same_size(samples, chosen) for chosen in places.values()])
 
-    def views_on(self, device: torch.device) -> Views:
-        """Copy the frames to the device and make the views there."""
+    def views_on(self, device: torch.device, flow: FlowAsked | None = None) -> Views:
+        """Copy the frames to the device, and make the views and the flow there."""
         made = []
         for part in self.parts:
-            frames = part.frames.to(device, non_blocking=True).permute(1, 0, 4, 2, 3)
-            made.append(apply_views_batched(frames[0], frames[1], part.draws))
+            frames = part.frames.to(device, non_blocking=True).permute(0, 1, 4, 2, 3)
+            views = apply_views_batched(frames, part.draws)
+            if flow is not None:
+                views |= flow.of_batch(frames, part.draws, part.clips)
+            made.append(views)
         if len(made) == 1:
             return made[0]
         return _merge(made, [part.places for part in self.parts])
@@ -100,6 +106,7 @@ class WorldSeed:
     settings: WorldSettings
     seed: int
     draw: ViewDraw
+    frames: int = 2
 
 
 @dataclass(frozen=True)
@@ -108,20 +115,25 @@ class UnmadeWorlds:
 
     worlds: list[WorldSeed]
 
-    def views_on(self, device: torch.device) -> Views:
+    def views_on(self, device: torch.device, flow: FlowAsked | None = None) -> Views:
         """Render the worlds on the device and make the views there."""
-        seeds = [world.seed for world in self.worlds]
-        first, second = render_frames(self.worlds[0].settings, seeds, device=device)
-        return apply_views_batched(first, second, [world.draw for world in self.worlds])
+        seeds, draws = [world.seed for world in self.worlds], [world.draw for world in self.worlds]
+        wanted = () if flow is None else flow.pairs
+        rendered = render_moments(self.worlds[0].settings, seeds, self.worlds[0].frames, flow=wanted, device=device)
+        views = apply_views_batched(rendered.frames, draws)
+        if flow is not None:
+            views |= flow.of_known(rendered.flow, draws)
+        return views
 
     def pin_memory(self) -> UnmadeWorlds:
         """Return this one: a few numbers are not worth pinning."""
         return self
 
 
-def _same_size(samples: Sequence[tuple[FramePair, ViewDraw]], places: list[int]) -> SameSizePairs:
-    frames = np.stack([[samples[place][0].first, samples[place][0].second] for place in places])
-    return SameSizePairs(places, torch.from_numpy(frames), [samples[place][1] for place in places])
+def _same_size(samples: Sequence[tuple[Clip, ViewDraw]], places: list[int]) -> SameSizeClips:
+    frames = np.stack([samples[place][0].pictures for place in places])
+    clips = [replace(samples[place][0], pictures=()) for place in places]
+    return SameSizeClips(places, torch.from_numpy(frames), [samples[place][1] for place in places], clips)
 
 
 def _merge(made: Sequence[Mapping[str, Tensor]], places: Sequence[list[int]]) -> Views:

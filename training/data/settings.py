@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from midway_hub.training.data.flow_teacher.settings import FlowTeacherSettings
 from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.settings import Settings
 
@@ -65,7 +66,7 @@ class DataSettings(Settings):
     """Which files below the folder to take, e.g. `*.mov`: matched against the end of their path."""
 
     gap: GapSettings = GapSettings(frames=(15, 30))
-    """Distance of the two frames of a pair."""
+    """Distance of the frames of a pair or window, each from the next."""
 
     frame_rate: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Frames per second that `frames` were decoded at, where their names tell no times."""
@@ -74,7 +75,7 @@ class DataSettings(Settings):
     """Unit of the times that `frames` are named by, as cameras write them: `s`, `ms`, `us` or `ns`; else null."""
 
     pairs_per_visit: int = Field(default=5, ge=1)
-    """Pairs taken each time a video is opened."""
+    """Pairs (clips, for methods of other lengths) taken each time a video is opened."""
 
     every_pair: bool = False
     """For `frames`: an item is one first frame, so that a pass takes every frame once as the first."""
@@ -105,6 +106,9 @@ class DataSettings(Settings):
 
     world: WorldSettings = WorldSettings()
     """The synthetic world."""
+
+    flow: FlowTeacherSettings = FlowTeacherSettings()
+    """Who tells how frames move, for methods that need to be told."""
 
     @field_validator("pattern")
     @classmethod

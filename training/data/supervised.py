@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from midway_hub.processing import IMAGENET, Normalisation
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.quarantine import Quarantine, Rejection, TooManyRejectedError, exceeds
 from midway_hub.training.data.randomness import generator
 from midway_hub.training.data.reading import read_micro_batches

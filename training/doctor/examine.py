@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from midway_hub.training.data.frame_pair import PairSource
-from midway_hub.training.data.views import ViewSettings
+from midway_hub.training.data.clip import ClipSource
+from midway_hub.training.data.flow_teacher import FlowAsked, FlowTeacher
+from midway_hub.training.data.needs import Needs
 from midway_hub.training.doctor.forecast import Measured, RunPlan
 from midway_hub.training.doctor.machine import describe_machine
 from midway_hub.training.doctor.measure import (
@@ -46,16 +47,16 @@ class Examination:
 
 
 def examine(
-    source: PairSource,
+    source: ClipSource,
     make_trainable: Callable[[], Trainable],
     plan: RunPlan,
     *,
-    views: ViewSettings,
-    groups: Collection[str],
+    needs: Needs,
+    flow: FlowTeacher | None = None,
     pairs_per_visit: int,
     device: torch.device,
     run_dir: str | Path = ".",
-    source_with_reader: Callable[[str], PairSource] | None = None,
+    source_with_reader: Callable[[str], ClipSource] | None = None,
     readers: Collection[str] = (),
     can_pack: bool = False,
     seconds: float = ENOUGH,
@@ -67,8 +68,8 @@ def examine(
         source: The data, as the run reads it.
         make_trainable: Builds the method; called once per precision that is timed, because steps change it.
         plan: The run; its micro-batch is timed (on a CPU a smaller one).
-        views: Sizes and ranges of the views.
-        groups: Groups of views that the method takes.
+        needs: What the method asks for.
+        flow: Who tells flow, where it asks for that.
         pairs_per_visit: Pairs taken each time an item is opened.
         device: Where the run trains.
         run_dir: Where its checkpoints will be.
@@ -92,14 +93,15 @@ def examine(
     if source_with_reader is not None:
         progress("video readers")
         rates = measure_readers(source_with_reader, readers, pairs_per_visit=pairs_per_visit, seconds=seconds)
+    asked = None if flow is None else FlowAsked.by(needs, flow)
     progress("views")
-    augmenting = measure_augmentation(pairs, views, groups, seconds=seconds)
+    augmenting = measure_augmentation(pairs, needs, flow=asked, seconds=seconds)
     on_gpu = device.type == "cuda"
     batch = plan.micro_batch if on_gpu else min(plan.micro_batch, LARGEST_ON_CPU)
 
     def step(precision: str, batch: int) -> StepCost:
         progress(f"training step, {precision}")
-        made = views_of(pairs, views, groups, batch=batch)
+        made = views_of(pairs, needs, batch=batch, flow=asked)
         return measure_step(
             make_trainable(),
             lambda count: {group: tensor[:count] for group, tensor in made.items()},
@@ -114,7 +116,7 @@ def examine(
     on_device = None
     if on_gpu:
         progress("views on the device")
-        on_device = measure_batched_augmentation(pairs, views, groups, device, batch=cost.batch, seconds=seconds)
+        on_device = measure_batched_augmentation(pairs, needs, device, batch=cost.batch, seconds=seconds)
     measured = Measured(
         reading=reading,
         augmenting=augmenting,

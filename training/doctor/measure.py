@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midway_hub.training.data.frame_pair import FramePair, PairSource, SampleError
-from midway_hub.training.data.views import ViewSettings, apply_views, apply_views_batched, draw_views
+from midway_hub.training.data.clip import Clip, ClipSource, SampleError
+from midway_hub.training.data.flow_teacher import FlowAsked
+from midway_hub.training.data.needs import Needs
+from midway_hub.training.data.views import apply_views, apply_views_batched, draw_views
 
 ENOUGH = 5.0
 """Seconds after which a measurement has seen enough."""
@@ -23,9 +25,7 @@ class NothingToMeasureError(RuntimeError):
     """No item of the data could be read."""
 
 
-def measure_reading(
-    source: PairSource, *, pairs_per_visit: int, seconds: float = ENOUGH
-) -> tuple[float, list[FramePair]]:
+def measure_reading(source: ClipSource, *, pairs_per_visit: int, seconds: float = ENOUGH) -> tuple[float, list[Clip]]:
     """Time reading random items of a source in this process, on one core.
 
     Args:
@@ -44,7 +44,7 @@ def measure_reading(
     for number, index in enumerate(order):
         start = time.perf_counter()
         try:
-            pairs = source.pairs(int(index), pairs_per_visit, np.random.default_rng((_SEED, number)))
+            pairs = source.clips(int(index), pairs_per_visit, np.random.default_rng((_SEED, number)))
             count += len(pairs)
             spent += time.perf_counter() - start
         except SampleError as error:
@@ -57,7 +57,7 @@ def measure_reading(
 
 
 def measure_readers(
-    make_source: Callable[[str], PairSource],
+    make_source: Callable[[str], ClipSource],
     readers: Collection[str],
     *,
     pairs_per_visit: int,
@@ -85,7 +85,7 @@ def measure_readers(
 
 
 def measure_packed_reading(
-    pairs: Sequence[FramePair], *, short_side: int = 360, quality: int = 90, seconds: float = ENOUGH
+    clips: Sequence[Clip], *, short_side: int = 360, quality: int = 90, seconds: float = ENOUGH
 ) -> float:
     """Time decoding these frames from JPEG of a pack's size, on one core.
 
@@ -98,8 +98,8 @@ def measure_packed_reading(
     from midway_hub.training.data.packs.jpeg_tar import encode_jpeg
 
     stored = []
-    for pair in pairs:
-        for frame in (pair.first, pair.second):
+    for clip in clips:
+        for frame in clip.pictures:
             image = Image.fromarray(frame)
             scale = min(1.0, short_side / min(image.size))
             small = image.resize((round(image.width * scale), round(image.height * scale)))
@@ -107,31 +107,28 @@ def measure_packed_reading(
             stored.append(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     with _one_thread():
         each = _seconds_each(lambda number: decode_jpeg(stored[number % len(stored)]), seconds=seconds)
-    return each * len(stored) / len(pairs)
+    return each * len(stored) / len(clips)
 
 
 def measure_augmentation(
-    pairs: Sequence[FramePair], settings: ViewSettings, groups: Collection[str], *, seconds: float = ENOUGH
+    clips: Sequence[Clip], needs: Needs, *, flow: FlowAsked | None = None, seconds: float = ENOUGH
 ) -> float:
-    """Time drawing and making the views of a pair on one CPU core.
+    """Time drawing and making the views of a clip on one CPU core.
 
     Returns:
         Seconds per pair.
     """
 
     def make(number: int) -> None:
-        pair = pairs[number % len(pairs)]
-        draw = draw_views(settings, groups, pair.first.shape[:2], np.random.default_rng((_SEED, number)))
-        apply_views(pair, draw)
+        _made(clips[number % len(clips)], needs, flow, number)
 
     with _one_thread():
         return _seconds_each(make, seconds=seconds)
 
 
 def measure_batched_augmentation(
-    pairs: Sequence[FramePair],
-    settings: ViewSettings,
-    groups: Collection[str],
+    clips: Sequence[Clip],
+    needs: Needs,
     device: torch.device,
     *,
     batch: int,
@@ -142,32 +139,32 @@ def measure_batched_augmentation(
     Returns:
         Seconds per pair.
     """
-    size = pairs[0].first.shape
-    alike = [pair for pair in pairs if pair.first.shape == size]
+    size = clips[0].first.shape
+    alike = [clip for clip in clips if clip.first.shape == size]
     chosen = [alike[number % len(alike)] for number in range(batch)]
-    first, second = (
-        torch.from_numpy(np.stack([getattr(pair, name) for pair in chosen])) for name in ("first", "second")
-    )
+    frames = torch.from_numpy(np.stack([clip.pictures for clip in chosen]))
 
     def make(number: int) -> None:
         generator = np.random.default_rng((_SEED, number))
-        draws = [draw_views(settings, groups, size[:2], generator) for _ in chosen]
-        apply_views_batched(*(frames.to(device).permute(0, 3, 1, 2) for frames in (first, second)), draws)
+        draws = [draw_views(needs, (size[0], size[1]), generator) for _ in chosen]
+        apply_views_batched(frames.to(device).permute(0, 1, 4, 2, 3), draws)
         wait_for(device)
 
     return _seconds_each(make, seconds=seconds) / batch
 
 
-def views_of(
-    pairs: Sequence[FramePair], settings: ViewSettings, groups: Collection[str], *, batch: int
-) -> Mapping[str, Tensor]:
-    """Make a micro-batch of uint8 views, (B, V, 3, S, S) by group, from a few pairs used again and again."""
+def views_of(clips: Sequence[Clip], needs: Needs, *, batch: int, flow: FlowAsked | None = None) -> Mapping[str, Tensor]:
+    """Make a micro-batch of uint8 views, (B, V, 3, h, w) by group, from a few clips used again and again."""
     made = []
     for number in range(batch):
-        pair = pairs[number % len(pairs)]
-        draw = draw_views(settings, groups, pair.first.shape[:2], np.random.default_rng((_SEED, number)))
-        made.append(apply_views(pair, draw))
+        made.append(_made(clips[number % len(clips)], needs, flow, number))
     return {group: torch.stack([views[group] for views in made]) for group in made[0]}
+
+
+def _made(clip: Clip, needs: Needs, flow: FlowAsked | None, number: int) -> dict[str, Tensor]:
+    height, width = clip.first.shape[:2]
+    draw = draw_views(needs, (height, width), np.random.default_rng((_SEED, number)))
+    return apply_views(clip, draw) | (flow.of_clip(clip, draw) if flow is not None else {})
 
 
 def wait_for(device: torch.device) -> None:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from midway_hub._stored import read_json
-from midway_hub.training.engine.configuration import differences, essential, refuse_changes
+from midway_hub.training.engine.configuration import Complete, differences, essential, refuse_changes
 from midway_hub.training.engine.durable import as_disk_full, sync, write_bytes
 
 _log = logging.getLogger("midway_hub")
@@ -68,15 +68,22 @@ class Checkpoints:
     Args:
         folder: `checkpoints/` of a run directory.
         config: The configuration that the checkpoints belong to, as plain values.
+        complete: Gives a configuration of before the keys that it did not have yet.
         keep_last: Newest checkpoints that stay.
         keep_every: Checkpoints at multiples of this step stay as well.
     """
 
     def __init__(
-        self, folder: Path, *, config: Mapping[str, Any], keep_last: int = 2, keep_every: int | None = None
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, Any],
+        keep_last: int = 2,
+        keep_every: int | None = None,
+        complete: Complete = dict,
     ) -> None:
         self.folder = folder
-        self._config = config
+        self._config, self._complete = config, complete
         self._keep_last = keep_last
         self._keep_every = keep_every
 
@@ -141,7 +148,7 @@ class Checkpoints:
                 wrong.append(str(error))
                 _log.error("%s; falling back to the checkpoint before", error)
                 continue
-            changed = essential(differences(manifest["config"], self._config), may_change)
+            changed = essential(differences(self._complete(manifest["config"]), self._config), may_change)
             refuse_changes(changed, what="configuration", where=str(self.path(step)))
             self._set_aside(newer_than=step)
             return step, wrong

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+Complete = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Gives a configuration that was saved by an earlier version the keys that it did not have yet, with their defaults."""
 
 
 class ConfigurationChangedError(ValueError):

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 
 from midway_hub.training.engine.best import Best, Keep
 from midway_hub.training.engine.collapse import CollapseWatch
+from midway_hub.training.engine.configuration import Complete
 from midway_hub.training.engine.feed import Feed
 from midway_hub.training.engine.guard import Guard
 from midway_hub.training.engine.incidents import save_incident
@@ -64,6 +65,7 @@ def train(
     probes: Sequence[Probe] = (),
     keep: Keep | None = None,
     may_change: Iterable[str] = (),
+    complete: Complete = dict,
     on_open: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Train from the beginning, or go on where the run directory's last whole checkpoint is.
@@ -84,6 +86,7 @@ def train(
         probes: What is measured now and then.
         keep: Keep the best weights so far in every checkpoint, by a number of a probe; default: only the last ones.
         may_change: Dotted keys of `config`, besides the engine's own, that do not say what is learned.
+        complete: Gives a configuration that an earlier version saved the keys that it did not have yet.
         on_open: Called in the first process once the run directory is this run's own.
 
     Returns:
@@ -99,7 +102,7 @@ def train(
     """
     check_writers(settings)
     together = Together(fabric, settings)
-    directory = RunDirectory(Path(run_directory), config, settings, may_change=may_change)
+    directory = RunDirectory(Path(run_directory), config, settings, may_change=may_change, complete=complete)
     fingerprint = batches.fingerprint()
     done = together.on_rank_zero(lambda: directory.open(fingerprint), patient=True)
     with contextlib.ExitStack() as cleanup:

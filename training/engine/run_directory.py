@@ -19,7 +19,7 @@ from typing import Any
 
 from midway_hub._stored import damaged, need_keys, read_json
 from midway_hub.training.engine.checkpoint import Checkpoints
-from midway_hub.training.engine.configuration import differences, essential, refuse_changes
+from midway_hub.training.engine.configuration import Complete, differences, essential, refuse_changes
 from midway_hub.training.engine.durable import replace_text
 from midway_hub.training.engine.lock import Lock
 from midway_hub.training.engine.metrics import drop_lines_after
@@ -41,19 +41,26 @@ class RunDirectory:
     """
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], settings: EngineSettings, *, may_change: Iterable[str] = ()
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        settings: EngineSettings,
+        *,
+        may_change: Iterable[str] = (),
+        complete: Complete = dict,
     ) -> None:
         self.path = path
         self.config = json.loads(json.dumps(config))
         self.incidents = path / "incidents"
         self.metrics = path / "metrics.jsonl"
-        self._may_change = (*MAY_CHANGE, *may_change)
+        self._may_change, self._complete = (*MAY_CHANGE, *may_change), complete
         self._lock = Lock(path / "lock")
         self.checkpoints = Checkpoints(
             path / "checkpoints",
             config=self.config,
             keep_last=settings.keep_last,
             keep_every=settings.keep_every_steps,
+            complete=complete,
         )
 
     def open(self, fingerprint: Mapping[str, Any]) -> int:
@@ -112,11 +119,11 @@ class RunDirectory:
         file = self.path / "config.yaml"
         if file.exists():
             old = read_config(file)
-            differing = differences(old, self.config)
+            differing = differences(self._complete(old), self.config)
             refuse_changes(essential(differing, self._may_change), what="configuration", where=str(self.path))
             for key, (before, now) in differing.items():
                 _log.info("%s changed from %s to %s", key, before, now)
-            if not differing:
+            if old == self.config:
                 return
         replace_text(file, dump_yaml(self.config))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -14,11 +15,17 @@ from torch import Tensor, nn
 
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.models.network import Network
+from midway_hub.training.compat import Compat
+from midway_hub.training.data.views.settings import DinoViews
 from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.initial import initialise_encoder
+from midway_hub.training.initial import EncoderInitial, initialise_encoder
 from midway_hub.training.losses import at_least_float32, dino_loss, entropy, teacher_probabilities
-from midway_hub.training.methods.base import Method, MethodSettings
+from midway_hub.training.methods.base import Architecture, HubMethod, hub_network
 from midway_hub.training.methods.head import DinoHead, HeadSettings
+from midway_hub.training.methods.optimisation import DecaySchedule, TeacherSettings
+from midway_hub.training.methods.registry import register
+
+ADAMW_WEIGHT_DECAY = 0.01
 
 COLLAPSE_ADVICE = (
     "the teacher says the same of every view. Lower method.base_lr or lengthen method.warmup_epochs; with small "
@@ -26,7 +33,23 @@ COLLAPSE_ADVICE = (
 )
 
 
-class DinoSettings(MethodSettings):
+class LastLayerSettings(DecaySchedule, TeacherSettings):
+    """Numbers of methods that compare a student with its moving average over prototypes (paper, Table 8)."""
+
+    clip: float | None = Field(3.0, gt=0)
+    """Largest norm of the gradient of one parameter tensor; null does not clip."""
+
+    drop_path: float = Field(0.1, ge=0, lt=1)
+    """Stochastic depth of the student's last block; it grows linearly from 0 at the first."""
+
+    initial: EncoderInitial = EncoderInitial()
+    """Where first weights differ from the paper's."""
+
+    freeze_last_layer_epochs: int = Field(1, ge=0)
+    """Epochs from the start in which the head's last layer does not move."""
+
+
+class DinoSettings(LastLayerSettings):
     """Numbers of the joint-embedding loss. The defaults are the paper's."""
 
     name: str = "dino"
@@ -43,9 +66,6 @@ class DinoSettings(MethodSettings):
     centre_momentum: float = Field(0.9, ge=0, le=1)
     """Share of itself that the centre keeps in a step."""
 
-    freeze_last_layer_epochs: int = Field(1, ge=0)
-    """Epochs from the start in which the head's last layer does not move."""
-
     head: HeadSettings = HeadSettings()
     """Sizes of the head."""
 
@@ -56,15 +76,16 @@ class DinoNetwork(nn.Module):
     Args:
         config: Architecture of the encoders.
         settings: Temperatures, weight and sizes of the head.
+        frames: Frames that views are taken of.
     """
 
     centre: Tensor
     teacher_sum: Tensor
     teacher_count: Tensor
 
-    def __init__(self, config: MidwayConfig, settings: DinoSettings) -> None:
+    def __init__(self, config: MidwayConfig, settings: DinoSettings, frames: int = 2) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.frames = settings, frames
         self.model = MidwayNetwork(config)
         initialise_encoder(self.model, settings.initial)
         self.student_head = DinoHead(config.embed_dim, settings.head)
@@ -84,8 +105,8 @@ class DinoNetwork(nn.Module):
         """Compare the views of a micro-batch.
 
         Args:
-            batch: `globals` (B, Q, 3, S, S), boxes of the first frame, then the same boxes of the second; `locals`
-                (B, L, 3, s, s), any number of both frames. Normalised.
+            batch: `globals` (B, Q, 3, S, S), boxes of the first frame, then the same boxes of the second if there is
+                one; `locals` (B, L, 3, s, s), any number of all frames. Normalised.
 
         Returns:
             The loss `dino`: ln(prototypes) where every view gets the same answer. As diagnostics the teacher's entropy
@@ -104,7 +125,9 @@ class DinoNetwork(nn.Module):
                 self.teacher_sum += teacher_outputs.sum(dim=(0, 1))
                 self.teacher_count += teacher_outputs.shape[0] * teacher_outputs.shape[1]
         student_features = torch.cat([self._cls("student", images) for images in views if images.shape[1]], dim=1)
-        loss = dino_loss(self.student_head(student_features), teacher, temperature=settings.student_temperature)
+        loss = dino_loss(
+            self.student_head(student_features), teacher, temperature=settings.student_temperature, frames=self.frames
+        )
         with torch.no_grad():
             teacher_entropy = entropy(teacher)
             diagnostics = {
@@ -129,24 +152,24 @@ class DinoNetwork(nn.Module):
         self.centre.lerp_(gathered[:-1] / gathered[-1], 1 - self.settings.centre_momentum)
         self.forget_teacher_outputs()
 
+    def after_update(self) -> None:
+        """Follow a step that was taken."""
+        self.move_centre()
+
+    def after_rejection(self) -> None:
+        """Forget a step that was not taken."""
+        self.forget_teacher_outputs()
+
     def forget_teacher_outputs(self) -> None:
         """Drop what the teacher said since the last step."""
         self.teacher_sum.zero_()
         self.teacher_count.zero_()
 
 
-class Dino(Method):
-    """Two-frame DINO: Midway without the dynamics."""
+class LastLayerMethod(HubMethod):
+    """A method whose student head's last layer rests at first, as in DINO."""
 
-    name = "dino"
-    settings = DinoSettings
-    views = ("globals", "locals")
-    dynamics = False
-    numbers: DinoSettings
-    network: DinoNetwork
-
-    def make_network(self, config: MidwayConfig) -> DinoNetwork:
-        return DinoNetwork(config, self.numbers)
+    numbers: LastLayerSettings
 
     def before_update(self, step: int) -> dict[str, Tensor]:
         if self.timeline.epoch(step) < self.numbers.freeze_last_layer_epochs:
@@ -154,16 +177,51 @@ class Dino(Method):
                 parameter.grad = None  # a zero would still let weight decay move it
         return super().before_update(step)
 
-    def after_update(self, step: int) -> None:
-        super().after_update(step)
-        self.network.move_centre()
 
-    def after_rejection(self, step: int) -> None:
-        self.network.forget_teacher_outputs()
+@register
+class Dino(LastLayerMethod):
+    """Two-frame DINO: Midway without the dynamics. With `views.frames=1` it is DINO itself."""
+
+    name = "dino"
+    settings = DinoSettings
+    views = DinoViews
+    oddities = Compat
+    formulas: ClassVar = {"dino": dino_loss}
+    dynamics: ClassVar[bool] = False
+    numbers: DinoSettings
+    network: DinoNetwork
+    chosen_views: DinoViews
+    compat: Compat
+
+    def make_network(self, model: Architecture) -> DinoNetwork:
+        return DinoNetwork(self._config(model), self.numbers, self.chosen_views.frames)
 
     def collapse_values(self) -> dict[str, tuple[float, str]]:
         """The loss is ln(prototypes) when the teacher says the same of every view: nothing is learned any more."""
         return {"dino": (self.numbers.dino_weight * math.log(self.numbers.head.prototypes), COLLAPSE_ADVICE)}
+
+    def values(self, step: int) -> dict[str, float]:
+        numbers, timeline, compat = self.numbers, self.timeline, self.compat
+        entry = 1 / timeline.epoch_stride  # the released schedules have `epoch_stride` entries for every step
+        samples_per_step = timeline.batch_size / timeline.epoch_stride
+        reached = self.warmup_steps - entry if compat.warmup_ends_at_peak else None
+        steps = timeline.steps * samples_per_step if compat.teacher_momentum_over_samples else timeline.steps
+        return {
+            "learning_rate": numbers.learning_rate(step, timeline, peak=self.peak_learning_rate, reached=reached),
+            "weight_decay": numbers.decay(step, timeline),
+            "momentum": numbers.momentum_at(step, steps),
+        }
+
+    def group_decay(self, group: str, scheduled: float) -> float:
+        constant = self.compat.weight_decay_first_group_only and group != "student_matrices"
+        return ADAMW_WEIGHT_DECAY if constant else scheduled
+
+    def is_clipped(self, owner: str) -> bool:
+        return not (owner == "dynamics" and self.compat.clip_student_only)
+
+    def _config(self, model: Architecture) -> MidwayConfig:
+        drop_path = self.numbers.drop_path
+        return hub_network(model, self.name, target_network="ema", dynamics=self.dynamics, drop_path=drop_path)
 
 
 def require_views(batch: Mapping[str, Tensor], *names: str) -> list[Tensor]:

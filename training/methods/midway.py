@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from midway_hub import MidwayConfig
+from midway_hub.training.data.views.settings import ViewSettings
 from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.initial import initialise_dynamics
-from midway_hub.training.losses import prediction_loss
+from midway_hub.training.initial import InitialSettings, initialise_dynamics
+from midway_hub.training.losses import dino_loss, prediction_loss
+from midway_hub.training.methods.base import Architecture
 from midway_hub.training.methods.dino import Dino, DinoNetwork, DinoSettings, require_views
+from midway_hub.training.methods.registry import register
 
 
 class MidwaySettings(DinoSettings):
     """Numbers of Midway. The defaults are the paper's, but for the motion tokens."""
 
     name: str = "midway"
+
+    initial: InitialSettings = InitialSettings()
+    """Where first weights differ from the paper's."""
 
     dynamics_weight: float = Field(1.0, gt=0)
     """Weight of the prediction loss of every level; the levels are summed."""
@@ -69,17 +76,19 @@ class MidwayPretrainingNetwork(DinoNetwork):
         return output
 
 
+@register
 class Midway(Dino):
     """Latent dynamics and DINO on frame pairs (Hoang & Ren, ICLR 2026)."""
 
     name = "midway"
     settings = MidwaySettings
-    views = ("globals", "locals", "dense")
+    views = ViewSettings
+    formulas: ClassVar = {"dino": dino_loss, "dynamics": prediction_loss}
     dynamics = True
     numbers: MidwaySettings
 
-    def make_network(self, config: MidwayConfig) -> MidwayPretrainingNetwork:
-        return MidwayPretrainingNetwork(config, self.numbers)
+    def make_network(self, model: Architecture) -> MidwayPretrainingNetwork:
+        return MidwayPretrainingNetwork(self._config(model), self.numbers)
 
 
 def _other_frame(tokens: Tensor) -> Tensor:

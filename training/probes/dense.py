@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from midway_hub import MidwayNetwork
 from midway_hub.outputs import TensorRecord
+from midway_hub.training.probes.protocol import Readable
 from midway_hub.training.probes.readout import classification_scores, knn_predict, linear_predict
 
 IGNORED = 255
@@ -55,7 +55,7 @@ class DenseProbe:
         self.batch_size = batch_size
 
     @torch.no_grad()
-    def __call__(self, network: MidwayNetwork) -> dict[str, float]:
+    def __call__(self, network: Readable) -> dict[str, float]:
         half = len(self.data) // 2
         train, train_labels = self._patches(network, slice(0, half))
         test, labels = self._patches(network, slice(half, None))
@@ -73,7 +73,7 @@ class DenseProbe:
             for number, value in classification_scores(predicted, labels, classes=classes).items()
         }
 
-    def _patches(self, network: MidwayNetwork, part: slice) -> tuple[Tensor, Tensor]:
+    def _patches(self, network: Readable, part: slice) -> tuple[Tensor, Tensor]:
         """Features (n, D) and classes (n,) of the labelled patches of some frames."""
         chosen = self.data.map(lambda tensor: tensor[part])
         grids = [network.encode(frames.to(network.device)).last for frames in chosen.frames.split(self.batch_size)]

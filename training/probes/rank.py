@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from midway_hub import MidwayNetwork
 from midway_hub.training.probes.held_out import HeldOutPairs
+from midway_hub.training.probes.protocol import Readable
 
 MAX_PATCHES = 8192
 
@@ -26,7 +26,7 @@ class RankProbe:
         self.batch_size = batch_size
 
     @torch.no_grad()
-    def __call__(self, network: MidwayNetwork) -> dict[str, float]:
+    def __call__(self, network: Readable) -> dict[str, float]:
         batches = self.pairs.batches(self.batch_size, network.device)
         features = [network.encode(torch.cat([batch.source, batch.target])) for batch in batches]
         patches = torch.cat([each.last.permute(0, 2, 3, 1).flatten(0, 2) for each in features])

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 
 import torch
 
-from midway_hub import MidwayNetwork
 from midway_hub.training.probes.coarse_flow import CoarseFlowProbe
 from midway_hub.training.probes.dense import DenseProbe, LabelledFrames
 from midway_hub.training.probes.held_out import HeldOutPairs
 from midway_hub.training.probes.labelled_folder import read_labelled_folder
 from midway_hub.training.probes.prediction import PredictionProbe
-from midway_hub.training.probes.protocol import Probe
+from midway_hub.training.probes.protocol import Probe, Readable
 from midway_hub.training.probes.rank import RankProbe
 from midway_hub.training.probes.settings import ProbeSettings
 
@@ -56,7 +55,7 @@ def make_probes(settings: ProbeSettings, pairs: HeldOutPairs, *, patch_size: int
 
 
 @torch.no_grad()
-def run_probes(probes: Mapping[str, Probe], network: MidwayNetwork) -> dict[str, float]:
+def run_probes(probes: Mapping[str, Probe], network: Readable) -> dict[str, float]:
     """Take every measurement, in eval mode; the modes of the network's modules are put back.
 
     Returns:

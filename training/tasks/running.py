@@ -16,7 +16,7 @@ from midway_hub.heads import FlowHeadConfig, HeadConfig
 from midway_hub.hub.errors import WeightsNotFoundError
 from midway_hub.hub.weight_files import PREPROCESSOR
 from midway_hub.processing import MidwayImageProcessor, read_processor
-from midway_hub.training.configuration import LENGTH
+from midway_hub.training.configuration import LENGTH, completed
 from midway_hub.training.data.supervised import Examples
 from midway_hub.training.engine.best import Keep
 from midway_hub.training.engine.checkpoint import BEST
@@ -109,6 +109,7 @@ def finetune(config: AnyConfig, run_dir: Path, *, longer: bool = False) -> Outco
         probes=[Evaluating(config)] if config.evaluation.every_steps else [],
         keep=best_by(config.evaluation),
         may_change=(*MAY_CHANGE, *LENGTH) if longer else MAY_CHANGE,
+        complete=completed(parse_task_config),
         on_open=on_open,
     )
     if not fabric.is_global_zero:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from midway_hub.training import losses
 from midway_hub.training._text import text_table
 from midway_hub.training.engine.protocol import StepOutput, Trainable
 from midway_hub.training.trace.modules import Call, fold, record_calls
-
-_FORMULAS = {"dino": losses.dino_loss, "dynamics": losses.prediction_loss}
 
 
 def trace_step(trainable: Trainable, batch: Mapping[str, Tensor], *, step: int = 0, width: int = 120) -> str:
@@ -29,7 +27,7 @@ def trace_step(trainable: Trainable, batch: Mapping[str, Tensor], *, step: int =
         Tables: the batch, modules in the order in which they run, losses with where their formula is, diagnostics,
         optimizer groups, schedules, moving averages, and what gets no gradient.
     """
-    network = trainable.network.train()
+    network, formulas = trainable.network.train(), getattr(trainable, "formulas", {})
     optimizer = trainable.make_optimizer()
     rates = trainable.schedule(optimizer, step)
     with record_calls(network) as calls:
@@ -42,7 +40,10 @@ def trace_step(trainable: Trainable, batch: Mapping[str, Tensor], *, step: int =
             ("", "module", "class", "input", "output", "parameters", "times"),
             _modules(fold(calls)),
         ),
-        "Losses (their sum is minimised)": (("loss", "value", "formula"), _losses(output)),
+        "Losses (their sum is minimised)": (
+            ("loss", "value", "formula"),
+            _losses(output, formulas),
+        ),
         "Diagnostics": (("number", "value"), _numbers({**output.diagnostics, **clipping})),
         "Optimizer groups": (
             ("group", "tensors", "parameters", "learning rate", "weight decay"),
@@ -73,12 +74,12 @@ def _modules(calls: list[Call]) -> list[tuple[object, ...]]:
     ]
 
 
-def _losses(output: StepOutput) -> list[tuple[str, str, str]]:
-    return [(name, f"{value.item():.5g}", _formula(name)) for name, value in output.losses.items()]
+def _losses(output: StepOutput, formulas: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return [(name, f"{value.item():.5g}", _formula(name, formulas)) for name, value in output.losses.items()]
 
 
-def _formula(loss: str) -> str:
-    function = _FORMULAS.get(loss.partition("_")[0])
+def _formula(loss: str, formulas: Mapping[str, Any]) -> str:
+    function = formulas.get(loss, formulas.get(loss.partition("_")[0]))
     if function is None:
         return "-"
     first = (function.__doc__ or "").strip().splitlines()[0]

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from midway_hub.flow_io import FlowField, read_flow
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.flow.frames import read_frame, read_mask
 from midway_hub.training.data.flow.numbering import entries_of
 from midway_hub.training.data.flow.sample import FlowSample
-from midway_hub.training.data.frame_pair import SampleError
 
 
 class PairFiles(NamedTuple):

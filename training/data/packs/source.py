@@ -1,4 +1,4 @@
-"""Frame pairs from a pack."""
+"""Clips from a pack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from midway_hub.training.data.frame_pair import FramePair, SampleError
+from midway_hub.training.data.clip import Clip, SampleError
+from midway_hub.training.data.needs import PAIR, Frames
 from midway_hub.training.data.packs.errors import PackError
 from midway_hub.training.data.packs.layout import PackedVideo, PackFolder, Rejected
 from midway_hub.training.data.packs.reading import DamagedFrameError, StoredVideo
@@ -22,13 +23,14 @@ _REMEDY = "find all damage with verify; packing again with the same settings men
 
 
 class PackSource:
-    """Pairs from a finished pack; the gap goes by the frame numbers and times of the originals.
+    """Clips from a finished pack; the gap goes by the frame numbers and times of the originals.
 
-    A pack of all frames gives the pairs that a `VideoSource` of the originals gives for the same generator.
+    A pack of all frames gives the clips that a `VideoSource` of the originals gives for the same generator.
 
     Args:
         path: The pack's folder.
-        gap: Distance of the two frames.
+        gap: Distance of neighbouring frames.
+        frames: What a clip is.
 
     Attributes:
         settings: How it was packed.
@@ -38,8 +40,8 @@ class PackSource:
         PackError: It is no pack, not finished, damaged, or holds no video.
     """
 
-    def __init__(self, path: Path, gap: GapSettings) -> None:
-        self.path, self.gap = Path(path), gap
+    def __init__(self, path: Path, gap: GapSettings, *, frames: Frames = PAIR) -> None:
+        self.path, self.gap, self.frames = Path(path), gap, frames
         self._folder = PackFolder(self.path)
         facts = self._folder.facts()
         self.settings = PackSettings(**facts.settings)
@@ -59,21 +61,28 @@ class PackSource:
     def __len__(self) -> int:
         return len(self._items)
 
-    def pairs(self, index: int, count: int, generator: np.random.Generator) -> list[FramePair]:
-        """Take `count` pairs of one video; see `PairSource`."""
+    def clips(self, index: int, count: int, generator: np.random.Generator) -> list[Clip]:
+        """Take `count` clips of one video; see `ClipSource`."""
         shard, video = self._items[index]
         path = self.path / video.file
         try:
             rows = np.array(self._folder.rows(shard)[slice(*video.rows)])
             chosen = self._choose(video, rows, count, generator)
             with closing(StoredVideo(path, video, rows, self.settings)) as stored:
-                frames = {position: stored.frame(position) for position in sorted({p for pair in chosen for p in pair})}
+                pictures = {
+                    position: stored.frame(position) for position in sorted({p for clip in chosen for p in clip})
+                }
         except (DamagedFrameError, PackError, OSError, ValueError) as error:
             raise SampleError(str(path), f"{error}; {_REMEDY}") from error
         numbers, times = rows["number"].tolist(), rows["seconds"].tolist()
         return [
-            FramePair(frames[a], frames[b], video.name, (numbers[a], numbers[b]), times[b] - times[a])
-            for a, b in chosen
+            Clip(
+                tuple(pictures[p] for p in clip),
+                video.name,
+                tuple(numbers[p] for p in clip),
+                tuple(times[p] - times[clip[0]] for p in clip),
+            )
+            for clip in chosen
         ]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -82,23 +91,24 @@ class PackSource:
 
     def _choose(
         self, video: PackedVideo, rows: np.ndarray, count: int, generator: np.random.Generator
-    ) -> list[tuple[int, int]]:
-        from midway_hub.training.data.sources.choose import (
-            choose_pairs,
-        )  # with it comes torch, which packing can do without
+    ) -> list[tuple[int, ...]]:
+        # With them comes torch, which packing can do without.
+        from midway_hub.training.data.sources.choose import choose_frames, room
 
+        frames = self.frames
         times = rows["number" if self.gap.unit == "frames" else "seconds"]
         runs = len(rows) // video.run
         if runs == 1:
-            chosen = choose_pairs(times, self.gap.range, count, generator)
+            chosen = choose_frames(times, frames, self.gap.range, count, generator)
         else:
             chosen = []
             for start in (video.run * generator.integers(runs, size=count)).tolist():
-                pair = choose_pairs(times[start : start + video.run], self.gap.range, 1, generator)
-                chosen += [(start + a, start + b) for a, b in pair or []]
+                clips = choose_frames(times[start : start + video.run], frames, self.gap.range, 1, generator)
+                chosen += [tuple(start + p for p in clip) for clip in clips or []]
         if not chosen or len(chosen) < count:
+            what = f"two frames {self.gap} apart" if frames.kind == "pair" else room(frames, self.gap)
             reason = (
-                f"{video.name} has no two frames {self.gap} apart in the pack, which keeps {len(rows)} of its frames "
+                f"{video.name} has no {what} in the pack, which keeps {len(rows)} of its frames "
                 f"in runs of {video.run}; change data.gap, or pack with other every, fps, max_frames or run"
             )
             raise SampleError(str(self.path / video.file), reason, always=True)

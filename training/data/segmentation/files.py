@@ -9,7 +9,7 @@ import numpy as np
 from midway_hub.label_maps import LabelMapError, read_binary_mask, read_label_colours
 from midway_hub.label_maps import read_label_map as read_numbers
 from midway_hub.picture_files import read_picture
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 
 _ADVICE = {
     "colours": "; name the folder or suffix of the label maps, or take encoding=colours if every class has its colour",

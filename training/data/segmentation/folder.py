@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.segmentation.classes import ClassList
 from midway_hub.training.data.segmentation.encodings import Encoding, LabelError
 from midway_hub.training.data.segmentation.files import read_image, read_label_map

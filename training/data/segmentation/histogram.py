@@ -11,7 +11,7 @@ import numpy as np
 
 from midway_hub.heads import IGNORE
 from midway_hub.training._text import text_table
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.segmentation.encodings import Encoding
 from midway_hub.training.data.segmentation.folder import LabelledFolder
 from midway_hub.training.data.segmentation.mistakes import suspicions

@@ -1,8 +1,9 @@
-"""Frame pairs from decoded frames: one folder of numbered images per video."""
+"""Clips from decoded frames: one folder of numbered images per video."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from midway_hub.frame_names import Series
 from midway_hub.picture_files import read_picture
-from midway_hub.training.data.frame_pair import FramePair, SampleError
+from midway_hub.training.data.clip import Clip, SampleError
+from midway_hub.training.data.needs import PAIR, Frames
 from midway_hub.training.data.settings import GapSettings, TimeUnit
-from midway_hub.training.data.sources.choose import SLACK, choose_pairs, first_frames
+from midway_hub.training.data.sources.choose import SLACK, choose_frames, first_frames, room
 from midway_hub.training.data.sources.listing import find_frame_folders, hash_files
 from midway_hub.training.data.sources.places import Places, places_of
 
@@ -20,15 +22,16 @@ logger = logging.getLogger("midway_hub")
 
 
 class FrameSource:
-    """Pairs from folders of images; an item is a video or, with `every_pair`, a first frame.
+    """Clips from folders of images; an item is a video or, with `every_pair`, a first frame.
 
     Args:
         path: A folder of images, or of one folder of images per video.
-        gap: Distance of the two frames.
+        gap: Distance of neighbouring frames.
         pattern: Which of the images to take.
         frame_rate: Frames per second that they were decoded at.
         frame_times: Unit of the times in the names, if there are any: seconds are theirs then.
         every_pair: Take every frame that leaves room for the largest gap once per pass as the first one.
+        frames: What a clip is.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -45,8 +48,12 @@ class FrameSource:
         frame_rate: float = 30.0,
         frame_times: TimeUnit | None = None,
         every_pair: bool = False,
+        frames: Frames = PAIR,
     ) -> None:
         self.path, self.gap, self.frame_rate, self.every_pair = path, gap, frame_rate, every_pair
+        self.frames = frames
+        if every_pair and frames.kind != "pair":
+            raise ValueError(f"data.every_pair takes pairs of frames, and this method takes {frames}; set it to false")
         self._timed = frame_times is not None and gap.unit == "seconds"
         videos = find_frame_folders(path, pattern)
         self.folders = [(video.folder, video.names) for video in videos]
@@ -63,8 +70,8 @@ class FrameSource:
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.every_pair else len(self.folders)
 
-    def pairs(self, index: int, count: int, generator: np.random.Generator) -> list[FramePair]:
-        """Read `count` pairs of one video or, with `every_pair`, of one first frame; see `PairSource`."""
+    def clips(self, index: int, count: int, generator: np.random.Generator) -> list[Clip]:
+        """Read `count` clips of one video or, with `every_pair`, of one first frame; see `ClipSource`."""
         video, start = index, 0
         if self.every_pair:
             video = int(np.searchsorted(self._ends, index, side="right"))
@@ -72,11 +79,12 @@ class FrameSource:
         axis = self._axis(video)
         if self.every_pair:  # what one first frame can reach, and the frame behind it, which shows that there is room
             axis = axis[start : np.searchsorted(axis, axis[start] + self._range[1] + SLACK, side="right") + 1]
-        chosen = choose_pairs(axis, self._range, count, generator, first=0 if self.every_pair else None)
+        only = 0 if self.every_pair else None
+        chosen = choose_frames(axis, self.frames, self._range, count, generator, first=only)
         if chosen is None:
-            reason = f"too short: it has {len(axis)} frames, which leaves no room for a gap of {self.gap}"
+            reason = f"too short: it has {len(axis)} frames, which leaves no room for {room(self.frames, self.gap)}"
             raise SampleError(self._names[video], reason, always=True)
-        return [self._read(video, start + first, start + second) for first, second in chosen]
+        return [self._read(video, [start + number for number in numbers]) for numbers in chosen]
 
     def fingerprint(self) -> dict[str, Any]:
         """Return kind, number of items and of files, a hash of the files' names and sizes, and what is amiss."""
@@ -121,15 +129,15 @@ class FrameSource:
         steps = second - first if places.frames is None else int(places.frames[second] - places.frames[first])
         return steps / self.frame_rate
 
-    def _read(self, video: int, first: int, second: int) -> FramePair:
+    def _read(self, video: int, numbers: Sequence[int]) -> Clip:
         (folder, files), name = self.folders[video], self._names[video]
-        images = [
-            _read_image(self.path / folder / files[number], f"{folder}/{files[number]}") for number in (first, second)
-        ]
-        if images[0].shape != images[1].shape:
-            sizes = " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in images)
-            raise SampleError(name, f"frames {files[first]} and {files[second]} differ in size: {sizes}")
-        return FramePair(images[0], images[1], name, (first, second), self._seconds(video, first, second))
+        images = [_read_image(self.path / folder / files[number], f"{folder}/{files[number]}") for number in numbers]
+        for number, image in zip(numbers, images, strict=True):
+            if image.shape != images[0].shape:
+                sizes = " and ".join(f"{it.shape[1]}x{it.shape[0]}" for it in (images[0], image))
+                raise SampleError(name, f"frames {files[numbers[0]]} and {files[number]} differ in size: {sizes}")
+        times = [self._seconds(video, numbers[0], number) for number in numbers]
+        return Clip(tuple(images), name, tuple(numbers), tuple(times))
 
 
 def _read_image(path: Path, name: str) -> np.ndarray:

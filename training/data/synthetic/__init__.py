@@ -11,7 +11,14 @@ from midway_hub.training.data.synthetic.settings import (
     WorldSettings,
 )
 from midway_hub.training.data.synthetic.source import WorldSource
-from midway_hub.training.data.synthetic.worlds import WorldClip, WorldPairs, render_clip, render_frames, render_pairs
+from midway_hub.training.data.synthetic.worlds import (
+    WorldClip,
+    WorldMoments,
+    WorldPairs,
+    render_clip,
+    render_moments,
+    render_pairs,
+)
 
 __all__ = [
     "CLASSES",
@@ -23,12 +30,13 @@ __all__ = [
     "MotionSettings",
     "TextureSettings",
     "WorldClip",
+    "WorldMoments",
     "WorldPairs",
     "WorldSettings",
     "WorldSource",
     "held_out_seeds",
     "render_clip",
-    "render_frames",
+    "render_moments",
     "render_pairs",
     "world_sheet",
 ]

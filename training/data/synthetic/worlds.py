@@ -114,8 +114,8 @@ class Worlds:
         bent = lens.seen(x[:, 0].expand(size), y[:, 0].expand(size))
         return Moment(to_pixel, looks, seen, locate(looks, seen, *(axis[:, None] for axis in bent)), lens)
 
-    def frame(self, number: int, moment: Moment) -> Tensor:
-        """Return frame `number` of every world, (B, 3, H, W) uint8, given its moment."""
+    def frame(self, number: int, moment: Moment, *, last: int = 1) -> Tensor:
+        """Return frame `number` of every world, (B, 3, H, W) uint8, given its moment; frame `last` is at time 1."""
         pictures = render(moment.looks, moment.seen, moment.places, self.atlas)
         blurred = np.flatnonzero(self.effects.shutter)
         if len(blurred):
@@ -123,10 +123,10 @@ class Worlds:
             samples = self.settings.effects.blur_samples
             for part in np.linspace(-0.5, 0.5, samples):
                 if part:
-                    other = self.moment(number + part * self.effects.shutter, blurred)
+                    other = self.moment(number / last + part * self.effects.shutter, blurred)
                     pictures[:, rows] += render(other.looks, other.seen, other.places, self.atlas)
             pictures[:, rows] /= samples
-        times = np.full((len(self.effects.shutter), 1), float(number))
+        times = np.full((len(self.effects.shutter), 1), number / last)
         return expose(pictures, self.effects, number, self.motion.passed(times)[:, 0])
 
 
@@ -148,15 +148,50 @@ def render_pairs(settings: WorldSettings, seeds: Sequence[int], *, device: torch
     return WorldPairs(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(WorldPairs)))
 
 
-def render_frames(
-    settings: WorldSettings, seeds: Sequence[int], *, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """Render the frames of `render_pairs` alone: first and second, (B, 3, H, W) uint8 each."""
-    parts = [
-        [worlds.frame(number, worlds.moment(number)) for number in (0, 1)]
-        for worlds in _chunks(settings, seeds, device)
-    ]
-    return torch.cat([first for first, _ in parts]), torch.cat([second for _, second in parts])
+@dataclass(frozen=True)
+class WorldMoments:
+    """T frames of each of B worlds, evenly from the first frame of `render_pairs` to its second.
+
+    Attributes:
+        frames: (B, T, 3, H, W) uint8 RGB.
+        flow: By (frame, other frame), (B, 2, H, W) float32 pixels, and (B, H, W) bool, whether the point is seen there.
+    """
+
+    frames: Tensor
+    flow: dict[tuple[int, int], tuple[Tensor, Tensor]]
+
+
+def render_moments(
+    settings: WorldSettings,
+    seeds: Sequence[int],
+    frames: int = 2,
+    *,
+    flow: Sequence[tuple[int, int]] = (),
+    device: torch.device | str = "cpu",
+) -> WorldMoments:
+    """Render frames of worlds, and the exact flow between some of them.
+
+    Args:
+        settings: What worlds are made of.
+        seeds: As for `render_pairs`.
+        frames: How many; two are those of `render_pairs`.
+        flow: Which flow is wanted, by (frame, other frame).
+        device: Where to render.
+    """
+    parts = [_moments(worlds, frames, flow) for worlds in _chunks(settings, seeds, device)]
+    joined = {
+        pair: (torch.cat([part.flow[pair][0] for part in parts]), torch.cat([part.flow[pair][1] for part in parts]))
+        for pair in flow
+    }
+    return WorldMoments(torch.cat([part.frames for part in parts]), joined)
+
+
+def _moments(worlds: Worlds, frames: int, flow: Sequence[tuple[int, int]]) -> WorldMoments:
+    last = max(1, frames - 1)
+    moments = [worlds.moment(number / last) for number in range(frames)]
+    found = {(i, j): correspondence(moments[i], moments[j]) for i, j in flow}
+    made = [worlds.frame(number, moment, last=last) for number, moment in enumerate(moments)]
+    return WorldMoments(torch.stack(made, dim=1), {pair: (moved, ~hidden) for pair, (moved, hidden) in found.items()})
 
 
 def render_clip(settings: WorldSettings, seed: int, frames: int, *, device: torch.device | str = "cpu") -> WorldClip:

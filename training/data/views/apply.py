@@ -1,4 +1,4 @@
-"""Cut and colour the views of one pair on the CPU, with torchvision."""
+"""Cut and colour the views of one clip on the CPU, with torchvision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from midway_hub.training.data.frame_pair import FramePair
+from midway_hub.training.data.clip import Clip
 from midway_hub.training.data.views.blur import blur
 from midway_hub.training.data.views.draw import ColourDraw, CropDraw, ViewDraw
 
@@ -21,25 +21,38 @@ _JITTER = (
 )
 
 
-def apply_views(pair: FramePair, draw: ViewDraw) -> dict[str, Tensor]:
-    """Make the views of one frame pair on the CPU.
+def apply_views(clip: Clip, draw: ViewDraw) -> dict[str, Tensor]:
+    """Make the views of one clip on the CPU.
 
     Every operation gives whole grey levels, as torchvision's do on uint8: brightness, contrast, saturation, hue and
     grayscale cut the fraction off, resizing and blur round.
 
     Args:
-        pair: The two frames.
+        clip: The frames.
         draw: What `draw_views` drew for frames of this size.
 
     Returns:
-        By group, (V, 3, S, S) uint8 RGB.
+        By group, (V, 3, h, w) uint8 RGB, and what goes with it: see `geometry_of`.
 
     Raises:
-        ValueError: Frames that are not (H, W, 3) uint8, of two sizes, or not of the size drawn for.
+        ValueError: Frames that are not (H, W, 3) uint8, of several sizes, or not of the size drawn for.
     """
-    first, second = (f"{pair.name}: frame {number}" for number in pair.frames)
-    frames = [_as_tensor(pair.first, draw.size, first), _as_tensor(pair.second, draw.size, second)]
-    return {group: _crop_all(frames, crops) for group, crops in draw.groups.items()}
+    frames = [
+        _as_tensor(frame, draw.size, f"{clip.name}: frame {number}")
+        for frame, number in zip(clip.pictures, clip.frames, strict=True)
+    ]
+    return {group: _crop_all(frames, crops) for group, crops in draw.groups.items()} | geometry_of(draw)
+
+
+def geometry_of(draw: ViewDraw) -> dict[str, Tensor]:
+    """Return what groups ask for beside pixels, (V, 2, 3) float32: `GROUP/affine` and `GROUP/to_frame`."""
+    found = {}
+    for group, crops in draw.groups.items():
+        if crops.affine is not None:
+            found[f"{group}/affine"] = torch.from_numpy(crops.affine)
+        if crops.geometry:
+            found[f"{group}/to_frame"] = torch.from_numpy(crops.to_frame())
+    return found
 
 
 def _as_tensor(frame: np.ndarray, size: tuple[int, int], name: str) -> Tensor:
@@ -52,16 +65,15 @@ def _as_tensor(frame: np.ndarray, size: tuple[int, int], name: str) -> Tensor:
 
 
 def _crop_all(frames: list[Tensor], crops: CropDraw) -> Tensor:
-    size, half = crops.view_size, len(crops) // 2
-    views = torch.empty(len(crops), 3, size, size, dtype=torch.uint8)
+    views = torch.empty(len(crops), 3, *crops.size, dtype=torch.uint8)
     for index, (top, left, height, width) in enumerate(crops.boxes.tolist()):
         view = functional.resized_crop(
-            frames[index // half],
+            frames[crops.frames[index]],
             top,
             left,
             height,
             width,
-            [size, size],
+            [*crops.size],
             interpolation=InterpolationMode.BICUBIC,
             antialias=True,
         )

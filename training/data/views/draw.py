@@ -1,14 +1,14 @@
-"""All that is random about the views of a frame pair, drawn once as plain numbers."""
+"""All that is random about the views of a clip, drawn once as plain numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
+from midway_hub.training.data.needs import ColourRecipe, Crops, Frames, Needs, Palette
 from midway_hub.training.data.views.boxes import Box, random_box
-from midway_hub.training.data.views.settings import ColourRecipe, ViewSettings, check_groups
 
 JITTER_OPERATIONS = ("brightness", "contrast", "saturation", "hue")
 
@@ -47,115 +47,141 @@ class ColourDraw:
 
 @dataclass(frozen=True, eq=False)
 class CropDraw:
-    """One group of views: V/2 crops of the earlier frame, then as many of the later one.
+    """One group of views: all crops of the first of its frames, then of the next one, ...
 
     Attributes:
-        view_size: Side of the square views in pixels.
+        size: Height and width of the views in pixels.
+        frames: (V,) int64, which frame of the clip each view is of.
         boxes: (V, 4) int64 top, left, height and width in pixels of the frame.
         flips: (V,) bool, whether the view is mirrored.
         colour: What follows.
+        affine: (V, 2, 3) float32, for the method to apply: `Crops.rotate`; None where there is none.
+        geometry: Whether `to_frame` is handed on.
     """
 
-    view_size: int
+    size: tuple[int, int]
+    frames: np.ndarray
     boxes: np.ndarray
     flips: np.ndarray
     colour: ColourDraw
+    affine: np.ndarray | None = None
+    geometry: bool = False
 
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def to_frame(self) -> np.ndarray:
+        """Return (V, 2, 3) float32 maps from pixels of the views to pixels of their frames."""
+        (height, width), (top, left, h, w) = self.size, self.boxes.T.astype(float)
+        maps = np.zeros((len(self), 2, 3), np.float32)
+        maps[:, 0, 0], maps[:, 1, 1] = np.where(self.flips, -w, w) / width, h / height
+        maps[:, 0, 2], maps[:, 1, 2] = np.where(self.flips, left + w, left), top
+        return maps
+
 
 @dataclass(frozen=True, eq=False)
 class ViewDraw:
-    """The views of one frame pair.
+    """The views of one clip.
 
     Attributes:
         size: Height and width of the frames.
-        initial: The box, in both frames, that globals and locals are cut from; None where that is the frame.
-        groups: By name of the group, the views that were asked for.
+        outer: By name, boxes that are not shown and that views are cut from.
+        groups: By name, the groups of views.
     """
 
     size: tuple[int, int]
-    initial: Box | None
+    outer: dict[str, Box]
     groups: dict[str, CropDraw]
 
 
-def draw_views(
-    settings: ViewSettings, groups: Collection[str], size: tuple[int, int], generator: np.random.Generator
-) -> ViewDraw:
-    """Draw boxes, flips and colours of one frame pair's views.
+STREAMS = ("initial", "globals", "locals", "dense")
+"""Groups whose randomness comes first, so that they stay as they were drawn since the first release."""
+
+
+def draw_views(needs: Needs, size: tuple[int, int], generator: np.random.Generator) -> ViewDraw:
+    """Draw boxes, flips and colours of one clip's views.
 
     Every group has randomness of its own: what is drawn for one does not depend on which others are asked for.
 
     Args:
-        settings: Sizes, ranges and probabilities.
-        groups: What to draw, of `globals`, `locals` and `dense`.
+        needs: The groups.
         size: Height and width of the frames.
-        generator: The pair's own generator; it moves on by the same amount whatever is drawn.
+        generator: The clip's own generator; it moves on by the same amount whatever is drawn.
 
     Returns:
         A picklable `ViewDraw` of plain numbers and arrays.
 
     Raises:
-        ValueError: An unknown group, or frames of less than 2 pixels in a direction.
+        ValueError: Frames of less than 2 pixels in a direction.
     """
-    check_groups(groups)
     height, width = size
     if min(height, width) < 2:
         raise ValueError(f"frames are {height}×{width} pixels, views need at least 2×2; leave this file out")
-    keys = generator.integers(2**63, size=4)
-    streams = dict(zip(("initial", "globals", "locals", "dense"), map(np.random.default_rng, keys), strict=True))
-    frame = (0, 0, height, width)
-    initial = None
-    if settings.initial_area is not None:
-        initial = random_box(frame, settings.initial_area, settings.aspect, streams["initial"])
-    within = initial or frame
-    drawn = {}
-    if "globals" in groups:
-        drawn["globals"] = _globals(settings, within, streams["globals"])
-    if "locals" in groups:
-        drawn["locals"] = _locals(settings, within, streams["locals"])
-    if "dense" in groups:
-        drawn["dense"] = _dense(settings, frame, streams["dense"])
-    return ViewDraw((height, width), initial, drawn)
+    keys = generator.integers(2**63, size=len(STREAMS))
+    known = dict(zip(STREAMS, keys.tolist(), strict=True))
+    firsts: dict[str, Box] = {}
+    outer, groups = {}, {}
+    for name, crops in needs.crops.items():
+        stream = np.random.default_rng(known.get(name, [int(keys[0]), *name.encode()]))
+        drawn = _draw_group(crops, needs.frames, firsts.get(crops.within or "", (0, 0, height, width)), stream)
+        top, left, h, w = drawn.boxes[0].tolist()
+        firsts[name] = (top, left, h, w)
+        if crops.pixels:
+            groups[name] = drawn
+        else:
+            outer[name] = firsts[name]
+    return ViewDraw((height, width), outer, groups)
 
 
-def _globals(settings: ViewSettings, within: Box, generator: np.random.Generator) -> CropDraw:
-    boxes = [random_box(within, settings.global_area, settings.aspect, generator) for _ in range(2)]
-    flips = generator.random(2) < settings.flip_probability
-    colour = _colour(settings, [settings.global_1, settings.global_2] * 2, generator)
-    return CropDraw(settings.global_size, np.array(boxes * 2), np.tile(flips, 2), colour)
+def _draw_group(crops: Crops, frames: Frames, within: Box, generator: np.random.Generator) -> CropDraw:
+    which = crops.of(frames)
+    repeats = len(which) if crops.same_box else 1
+    drawn = crops.count * len(which) // repeats
+    boxes = [random_box(within, crops.area, crops.aspect, generator) for _ in range(drawn)]
+    flips = np.zeros(drawn, bool) if crops.flip is None else generator.random(drawn) < crops.flip
+    recipes = [
+        crops.colour[(place if crops.colour_by_frame else view) % len(crops.colour)]
+        for place in range(len(which))
+        for view in range(crops.count)
+        if crops.colour
+    ]
+    count = crops.count * len(which)
+    return CropDraw(
+        size=crops.size,
+        frames=np.repeat(which, crops.count),
+        boxes=np.array(boxes * repeats),
+        flips=np.tile(flips, repeats),
+        colour=_colour(crops.palette, recipes, generator) if recipes else _unchanged(count),
+        affine=_affine(crops, count, generator) if crops.has_affine else None,
+        geometry=crops.geometry,
+    )
 
 
-def _locals(settings: ViewSettings, within: Box, generator: np.random.Generator) -> CropDraw:
-    count = 2 * settings.local_count
-    boxes = [random_box(within, settings.local_area, settings.aspect, generator) for _ in range(count)]
-    flips = generator.random(count) < settings.flip_probability
-    colour = _colour(settings, [settings.local] * count, generator)
-    return CropDraw(settings.local_size, np.array(boxes), flips, colour)
+def _affine(crops: Crops, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw affines (count, 2, 3) around the middle, in `torch.nn.functional.affine_grid`'s coordinates."""
+    angle = np.deg2rad(generator.uniform(-crops.rotate, crops.rotate, count))
+    factor = generator.uniform(*crops.scale, count)
+    mirrored = np.where(generator.random(count) < crops.affine_flip, -1.0, 1.0)
+    height, width = crops.size
+    cos, sin = np.cos(angle) / factor, np.sin(angle) / factor
+    maps = np.zeros((count, 2, 3))
+    maps[:, 0, 0], maps[:, 0, 1] = cos * mirrored, -sin * height / width
+    maps[:, 1, 0], maps[:, 1, 1] = sin * width / height * mirrored, cos
+    return maps.astype(np.float32)
 
 
-def _dense(settings: ViewSettings, frame: Box, generator: np.random.Generator) -> CropDraw:
-    box = random_box(frame, settings.dense_area, settings.aspect, generator)
-    if settings.dense_colour:
-        colour = _colour(settings, [settings.global_1, settings.global_2], generator)
-    else:
-        colour = _unchanged(2)
-    return CropDraw(settings.dense_size, np.array([box] * 2), np.zeros(2, dtype=bool), colour)
-
-
-def _colour(settings: ViewSettings, recipes: Sequence[ColourRecipe], generator: np.random.Generator) -> ColourDraw:
+def _colour(palette: Palette, recipes: Sequence[ColourRecipe], generator: np.random.Generator) -> ColourDraw:
     """Draw colour changes, one view per recipe."""
     count = len(recipes)
-    brightness, contrast, saturation, hue = settings.jitter
+    brightness, contrast, saturation, hue = palette.jitter
     low = (1 - brightness, 1 - contrast, 1 - saturation, -hue)
     high = (1 + brightness, 1 + contrast, 1 + saturation, hue)
-    jitter = generator.random(count) < settings.jitter_probability
+    jitter = generator.random(count) < palette.jitter_probability
     factors = generator.uniform(low, high, size=(count, 4))
     order = generator.permuted(np.tile(np.arange(4), (count, 1)), axis=1)
-    grayscale = generator.random(count) < settings.grayscale_probability
+    grayscale = generator.random(count) < palette.grayscale_probability
     blurred = generator.random(count) < [recipe.blur for recipe in recipes]
-    least, most = settings.blur_radius
+    least, most = palette.blur_radius
     radius = generator.uniform(least, most, size=count)
     solarise = generator.random(count) < [recipe.solarise for recipe in recipes]
     return ColourDraw(jitter, factors, order, grayscale, np.where(blurred, radius, 0.0), solarise)

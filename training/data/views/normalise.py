@@ -14,12 +14,12 @@ def normalise_views(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Normalise views by ImageNet's mean and standard deviation, on the device they are on.
 
     Args:
-        views: By group, (..., 3, S, S) RGB in grey levels 0 to 255, uint8 or floating point.
+        views: By group, (..., 3, h, w) uint8 RGB; what is of another type is no picture and stays as it is.
 
     Returns:
-        By group, float32 of the same shape.
+        The same, pictures as float32.
     """
-    return {group: normalise(levels) for group, levels in views.items()}
+    return {name: normalise(found) if found.dtype == torch.uint8 else found for name, found in views.items()}
 
 
 def normalise(levels: Tensor, normalisation: Normalisation = IMAGENET) -> Tensor:

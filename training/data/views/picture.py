@@ -1,54 +1,62 @@
-"""A picture of the views of one frame pair, to look at."""
+"""A picture of the views of one clip, to look at."""
 
 from __future__ import annotations
 
 import math
+from itertools import cycle
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from midway_hub.training.data.frame_pair import FramePair
+from midway_hub.training.data.clip import Clip
 from midway_hub.training.data.views.apply import apply_views
 from midway_hub.training.data.views.boxes import Box
-from midway_hub.training.data.views.draw import ColourDraw, CropDraw, ViewDraw
+from midway_hub.training.data.views.draw import ColourDraw, ViewDraw
 
-WIDTH, GAP, LINE = 1240, 8, 14
-ROWS = ((("globals", "dense"), 198), (("locals",), 147))
-"""Which groups stand together, and the side of their views in the picture."""
-COLOURS = {"initial": "white", "globals": "orangered", "dense": "deepskyblue", "locals": "gold"}
+WIDTH, LEAST, GAP, LINE = 1240, 310, 8, 14
+"""Width of the picture and least width of a frame's column, space between parts and height of a line, in pixels."""
+LARGE = 3
+"""Groups of up to so many views of a frame are shown large."""
+INKS = ("orangered", "deepskyblue", "gold", "limegreen", "violet")
+NAMES = {"globals": "global", "locals": "local", "dense": "dynamics"}
 BACKGROUND, INK = (24, 24, 24), (230, 230, 230)
 
 
-def contact_sheet(pair: FramePair, draw: ViewDraw) -> Image.Image:
-    """Lay out a pair's frames with the boxes drawn in, and under each frame the views cut from it.
+def contact_sheet(clip: Clip, draw: ViewDraw) -> Image.Image:
+    """Lay out a clip's frames with the boxes drawn in, and under each frame the views cut from it.
 
     Args:
-        pair: The two frames.
+        clip: The frames.
         draw: What was drawn for them.
 
     Returns:
-        An RGB image 1240 pixels wide.
+        An RGB image 1240 pixels wide, or more for clips of more than four frames.
     """
-    views = apply_views(pair, draw)
-    columns = [_column(pair, draw, views, late) for late in (False, True)]
-    sheet = Image.new("RGB", (WIDTH, max(column.height for column in columns)), BACKGROUND)
+    views = apply_views(clip, draw)
+    width = max(LEAST, WIDTH // len(clip.pictures))
+    columns = [_column(clip, draw, views, frame, width) for frame in range(len(clip.pictures))]
+    sheet = Image.new("RGB", (width * len(columns), max(column.height for column in columns)), BACKGROUND)
     for index, column in enumerate(columns):
-        sheet.paste(column, (index * WIDTH // 2, 0))
+        sheet.paste(column, (index * width, 0))
     return sheet
 
 
-def _column(pair: FramePair, draw: ViewDraw, views: dict[str, Tensor], late: bool) -> Image.Image:
+def _column(clip: Clip, draw: ViewDraw, views: dict[str, Tensor], frame: int, width: int) -> Image.Image:
     """Draw one frame and its views."""
-    frame = Image.fromarray(pair.second if late else pair.first)
-    title = (
-        f"frame y: {pair.frames[1]}, {pair.seconds:.2f} s later" if late else f"frame x: {pair.frames[0]}, {pair.name}"
-    )
-    parts = [_titled(title, _with_boxes(frame, draw, late))]
-    for groups, side in ROWS:
-        cells = [cell for group in groups if group in draw.groups for cell in _cells(group, draw, views, late, side)]
+    letter = "xyz"[frame] if len(clip.pictures) <= 3 else str(frame + 1)
+    title = f"frame {letter}: {clip.frames[frame]}, "
+    title += f"{clip.times[frame]:.2f} s later" if frame else clip.name
+    parts = [_titled(title, _with_boxes(Image.fromarray(clip.pictures[frame]), draw, frame, width))]
+    for large in (True, False):
+        cells = [
+            cell
+            for group in draw.groups
+            if (0 < len(_of_frame(draw, group, frame)) <= LARGE) == large
+            for cell in _cells(group, draw, views, frame, (width - 2 * GAP) // 3 if large else (width - 3 * GAP) // 4)
+        ]
         if cells:
-            parts.append(_grid(cells))
-    column = Image.new("RGB", (WIDTH // 2, sum(part.height + GAP for part in parts)), BACKGROUND)
+            parts.append(_grid(cells, width))
+    column = Image.new("RGB", (width, sum(part.height + GAP for part in parts)), BACKGROUND)
     top = 0
     for part in parts:
         column.paste(part, (GAP // 2, top))
@@ -56,49 +64,53 @@ def _column(pair: FramePair, draw: ViewDraw, views: dict[str, Tensor], late: boo
     return column
 
 
-def _with_boxes(frame: Image.Image, draw: ViewDraw, late: bool) -> Image.Image:
-    width = WIDTH // 2 - GAP
+def _with_boxes(frame: Image.Image, draw: ViewDraw, number: int, column: int) -> Image.Image:
+    width = column - GAP
     scale = width / frame.width
     picture = frame.resize((width, max(1, round(frame.height * scale))))
     pen = ImageDraw.Draw(picture)
-    for group, crops in draw.groups.items():
-        for index in _of_frame(crops, late):
-            _outline(pen, crops.boxes[index].tolist(), scale, group)
-    if draw.initial is not None:
-        _outline(pen, draw.initial, scale, "initial")
+    for (group, crops), ink in zip(draw.groups.items(), cycle(INKS), strict=False):
+        indices = _of_frame(draw, group, number)
+        for index in indices:
+            _outline(pen, crops.boxes[index].tolist(), scale, ink, thin=len(indices) > LARGE)
+    for box in draw.outer.values():
+        _outline(pen, box, scale, "white")
     return picture
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: Box, scale: float, kind: str) -> None:
+def _outline(pen: ImageDraw.ImageDraw, box: Box, scale: float, ink: str, *, thin: bool = False) -> None:
     top, left, height, width = (scale * side for side in box)
-    pen.rectangle((left, top, left + width, top + height), outline=COLOURS[kind], width=1 if kind == "locals" else 2)
+    pen.rectangle((left, top, left + width, top + height), outline=ink, width=1 if thin else 2)
 
 
-def _cells(group: str, draw: ViewDraw, views: dict[str, Tensor], late: bool, side: int) -> list[Image.Image]:
+def _cells(group: str, draw: ViewDraw, views: dict[str, Tensor], frame: int, side: int) -> list[Image.Image]:
     """Return one frame's views of a group, each with its name and with what was changed."""
     crops, cells = draw.groups[group], []
-    for number, index in enumerate(_of_frame(crops, late), start=1):
-        picture = Image.fromarray(views[group][index].permute(1, 2, 0).numpy()).resize((side, side))
+    indices = _of_frame(draw, group, frame)
+    height, width = crops.size
+    size = (side, max(1, round(side * height / width)))
+    for number, index in enumerate(indices, start=1):
+        picture = Image.fromarray(views[group][index].permute(1, 2, 0).numpy()).resize(size)
         changes = _changes(crops.colour, index) + ["mirrored"] * bool(crops.flips[index])
-        name = {"globals": f"global {number}", "locals": f"local {number}", "dense": "dynamics"}[group]
+        name = NAMES.get(group, group) + (f" {number}" if len(indices) > 1 else "")
         cells.append(_titled(f"{name}\n{', '.join(changes[:2])}\n{', '.join(changes[2:])}", picture))
     return cells
 
 
-def _grid(cells: list[Image.Image]) -> Image.Image:
-    """Lay out pictures of one size in rows."""
-    width, height = cells[0].width + GAP, cells[0].height + GAP
-    per_row = WIDTH // 2 // width
-    block = Image.new("RGB", (WIDTH // 2 - GAP, math.ceil(len(cells) / per_row) * height - GAP), BACKGROUND)
+def _grid(cells: list[Image.Image], column: int) -> Image.Image:
+    """Lay out pictures of one width in rows."""
+    width, height = cells[0].width + GAP, max(cell.height for cell in cells) + GAP
+    per_row = max(1, column // width)
+    block = Image.new("RGB", (column - GAP, math.ceil(len(cells) / per_row) * height - GAP), BACKGROUND)
     for index, cell in enumerate(cells):
         row, column = divmod(index, per_row)
         block.paste(cell, (column * width, row * height))
     return block
 
 
-def _of_frame(crops: CropDraw, late: bool) -> range:
-    half = len(crops) // 2
-    return range(half, len(crops)) if late else range(half)
+def _of_frame(draw: ViewDraw, group: str, frame: int) -> list[int]:
+    """Return the numbers of a group's views that are of a frame."""
+    return [index for index, of in enumerate(draw.groups[group].frames) if of == frame]
 
 
 def _changes(colour: ColourDraw, index: int) -> list[str]:

@@ -67,7 +67,7 @@ def _to_fixed_point(weights: Tensor) -> Tensor:
 
 
 def crop_and_resize(
-    images: Tensor, which: Tensor, boxes: Tensor, flips: Tensor, size: int, *, largest: tuple[int, int]
+    images: Tensor, which: Tensor, boxes: Tensor, flips: Tensor, size: tuple[int, int], *, largest: tuple[int, int]
 ) -> Tensor:
     """Cut boxes out of images and resize them, first along the rows, then along the columns.
 
@@ -76,16 +76,16 @@ def crop_and_resize(
         which: (N,) int64, the image that each box is cut from.
         boxes: (N, 4) int64 top, left, height and width in pixels.
         flips: (N,) bool, whether to mirror the result.
-        size: Side of the results in pixels.
+        size: Height and width of the results in pixels.
         largest: Height and width in pixels that no box exceeds.
 
     Returns:
-        (N, 3, size, size) float32 of whole grey levels.
+        (N, 3, h, w) float32 of whole grey levels.
     """
     levels = _cut(images, which, boxes, largest)
-    across = resize_weights(boxes[:, 3], size, largest[1])
+    across = resize_weights(boxes[:, 3], size[1], largest[1])
     across = torch.where(flips[:, None, None], across.flip(1), across)
-    down = resize_weights(boxes[:, 2], size, largest[0])
+    down = resize_weights(boxes[:, 2], size[0], largest[0])
     levels = _resample(levels.flatten(1, 2), across).unflatten(1, (3, -1))
     return _resample(levels.mT.flatten(1, 2), down).unflatten(1, (3, -1)).mT.contiguous()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from midway_hub._regular import refuse_irregular
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 
 HEADER, TAG = 128, 8
 MATRIX, COMPRESSED = 14, 15

@@ -18,7 +18,7 @@ from midway_hub.analysis.propagation_protocols import PropagationProtocol
 from midway_hub.drawing import strip
 from midway_hub.label_maps import object_numbers
 from midway_hub.label_pictures import label_map
-from midway_hub.training.data.frame_pair import SampleError
+from midway_hub.training.data.clip import SampleError
 from midway_hub.training.data.segmentation.files import read_image
 from midway_hub.training.evaluation.propagation.datasets import JHMDB_JOINTS, VIP_CLASSES
 from midway_hub.training.evaluation.propagation.davis_scores import davis_scores, score_frame
