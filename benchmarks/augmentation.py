@@ -29,7 +29,6 @@ from torchvision.transforms import RandomResizedCrop, v2
 from midway_hub import open_video
 from midway_hub.training.data.clip import Clip
 from midway_hub.training.data.views import (
-    GROUPS,
     ColourRecipe,
     ViewDraw,
     ViewSettings,
@@ -59,7 +58,7 @@ def _picture(seed: int, height: int, width: int) -> np.ndarray:
 
 def draws_for(pairs: list[Clip], settings: ViewSettings) -> list[ViewDraw]:
     return [
-        draw_views(settings, GROUPS, pair.first.shape[:2], np.random.default_rng(number))
+        draw_views(settings.needs(), pair.first.shape[:2], np.random.default_rng(number))
         for number, pair in enumerate(pairs)
     ]
 
@@ -71,13 +70,10 @@ def on_cpu(pairs: list[Clip], settings: ViewSettings) -> None:
 
 def batched(pairs: list[Clip], draws: list[ViewDraw], device: torch.device) -> Callable[[], dict[str, Tensor]]:
     """Return the batched path with its transfer to the device."""
-    first, second = (
-        torch.from_numpy(np.stack([getattr(pair, name) for pair in pairs])).permute(0, 3, 1, 2)
-        for name in ("first", "second")
-    )
+    frames = torch.from_numpy(np.stack([pair.pictures for pair in pairs])).permute(0, 1, 4, 2, 3)
     if device.type == "cuda":
-        first, second = first.pin_memory(), second.pin_memory()
-    return lambda: apply_views_batched(first.to(device, non_blocking=True), second.to(device, non_blocking=True), draws)
+        frames = frames.pin_memory()
+    return lambda: apply_views_batched(frames.to(device, non_blocking=True), draws)
 
 
 def plain_torchvision(pairs: list[Clip], settings: ViewSettings) -> None:

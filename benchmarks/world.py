@@ -18,32 +18,32 @@ from rich.console import Console
 from rich.table import Table
 
 from midway_hub.training.data.clip import Clip
-from midway_hub.training.data.synthetic import CLEAR, WorldSettings, render_frames, render_pairs
-from midway_hub.training.data.views import GROUPS, ViewSettings, apply_views, draw_views
+from midway_hub.training.data.synthetic import CLEAR, WorldSettings, render_moments, render_pairs
+from midway_hub.training.data.views import ViewSettings, apply_views, draw_views
 
 Case = tuple[Callable[[int], object], int]
 
 
 def cases(settings: WorldSettings, device: torch.device, batch: int) -> dict[str, Case]:
     """What is timed, called with a number that makes every round another one, and the pairs it makes."""
-    first, second = (frames[0].permute(1, 2, 0).numpy() for frames in render_frames(settings, [0]))
+    first, second = render_moments(settings, [0]).frames[0].permute(0, 2, 3, 1).numpy()
     pair = Clip.of_pair(first, second, "world 0", (0, 1), settings.seconds)
     clear = settings.model_copy(update={"effects": CLEAR})
 
     def views(number: int) -> object:
-        return apply_views(pair, draw_views(ViewSettings(), GROUPS, settings.size, np.random.default_rng(number)))
+        return apply_views(pair, draw_views(ViewSettings().needs(), settings.size, np.random.default_rng(number)))
 
     def worlds(settings: WorldSettings, render: Callable, on: str, count: int) -> Case:
         return lambda number: render(settings, range(number * count, number * count + count), device=on), count
 
     timed = {
         "views of a pair, CPU": (views, 1),
-        "frames, CPU": worlds(settings, render_frames, "cpu", 8),
-        "frames without effects, CPU": worlds(clear, render_frames, "cpu", 8),
+        "frames, CPU": worlds(settings, render_moments, "cpu", 8),
+        "frames without effects, CPU": worlds(clear, render_moments, "cpu", 8),
         "frames and truth, CPU": worlds(settings, render_pairs, "cpu", 8),
     }
     if device.type != "cpu":
-        timed[f"frames, {device}"] = worlds(settings, render_frames, str(device), batch)
+        timed[f"frames, {device}"] = worlds(settings, render_moments, str(device), batch)
         timed[f"frames and truth, {device}"] = worlds(settings, render_pairs, str(device), batch)
     return timed
 

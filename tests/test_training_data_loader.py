@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,7 @@ def make_batches(
     return ClipBatches(
         MadeUpSource() if source is None else source,
         data=settings,
-        views=VIEWS,
-        groups=groups,
+        needs=needs(groups),
         seed=seed,
         timeline=timeline,
         compat=compat,
@@ -57,9 +57,14 @@ def make_batches(
     )
 
 
+def needs(groups):
+    asked = VIEWS.needs()
+    return replace(asked, crops={name: crops for name, crops in asked.crops.items() if name in groups})
+
+
 def finished(batches, first, last):
     """What the network would get, and what is said of it, micro-batch by micro-batch."""
-    return [(batches.finish(batch, CPU), batch["pairs"]) for batch in batches.iterate(first, last)]
+    return [(batches.finish(batch, CPU), batch["clips"]) for batch in batches.iterate(first, last)]
 
 
 def assert_equal(one, other):
@@ -240,7 +245,7 @@ def test_pinned_micro_batches_give_the_same_views_on_a_gpu(augment):
     batches = make_batches(MadeUpSource(sizes=sizes), **options, workers=1, pin_memory=True)
     for (views, pairs), batch in zip(expected, batches.iterate(0, 2), strict=True):
         made = batches.finish(batch, torch.device("cuda"))
-        assert batch["pairs"] == pairs
+        assert batch["clips"] == pairs
         for group in GROUPS:
             assert made[group].device.type == "cuda"
             assert (made[group].cpu() - views[group]).abs().mean() < 0.02, group
@@ -304,7 +309,7 @@ def test_substitutes_are_spread_over_the_other_items():
     batches = make_batches(source, visits=40, pairs=1)
     extra = []
     for batch in batches.iterate(0, 12):
-        names = [name for name, *_ in batch["pairs"]]
+        names = [name for name, *_ in batch["clips"]]
         extra += [name for name in set(names) if names.count(name) == 2]
     assert len(extra) == 12
     assert len(set(extra)) > 6
@@ -358,7 +363,7 @@ def test_workers_last_for_the_iteration_and_use_one_thread_each():
     torch.set_num_threads(2)
     try:
         batches = make_batches(ProcessSource(), workers=2)
-        names = [name for batch in batches.iterate(0, 12) for name, *_ in batch["pairs"]]
+        names = [name for batch in batches.iterate(0, 12) for name, *_ in batch["clips"]]
     finally:
         torch.set_num_threads(threads)
     processes, counts = (set(column) for column in zip(*(name.split() for name in names), strict=True))

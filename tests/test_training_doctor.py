@@ -1,6 +1,7 @@
 """What a run will cost, and what helps most: the calculation with given numbers, the measuring on small real parts."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,12 @@ GIB = 2**30
 STARVED = Measured(reading=0.5, augmenting=0.1, step=0.01, cores=8)
 PLAN = RunPlan(steps=3600, pairs=100, workers=4)
 SMALL = ViewSettings(global_size=32, local_size=16, local_count=1, dense_size=32)
+
+
+def needs(*groups):
+    asked = SMALL.needs()
+    kept = {name: crops for name, crops in asked.crops.items() if name in {*groups, "initial"}}
+    return replace(asked, crops=kept)
 
 
 class Pairs:
@@ -242,13 +249,13 @@ def test_packed_reading_and_batched_views_take_some_time():
     _, pairs = measure_reading(Pairs(), pairs_per_visit=2, seconds=0.01)
     threads = torch.get_num_threads()
     assert 0 < measure_packed_reading(pairs, short_side=24, seconds=0.01) < 0.1
-    assert 0 < measure_batched_augmentation(pairs, SMALL, ("dense",), torch.device("cpu"), batch=3, seconds=0.01) < 1
+    assert 0 < measure_batched_augmentation(pairs, needs("dense"), torch.device("cpu"), batch=3, seconds=0.01) < 1
     assert torch.get_num_threads() == threads
 
 
 def test_views_of_a_batch_come_from_few_pairs():
     _, pairs = measure_reading(Pairs(), pairs_per_visit=2, seconds=0.01)
-    made = views_of(pairs, SMALL, ("globals", "dense"), batch=5)
+    made = views_of(pairs, needs("globals", "dense"), batch=5)
     assert {group: tuple(views.shape) for group, views in made.items()} == {
         "globals": (5, 4, 3, 32, 32),
         "dense": (5, 2, 3, 32, 32),
@@ -262,8 +269,7 @@ def test_examination_measures_every_part_of_a_run(tmp_path):
         Pairs(),
         tiny_method,
         plan,
-        views=SMALL,
-        groups=("globals", "locals", "dense"),
+        needs=SMALL.needs(),
         pairs_per_visit=2,
         device=torch.device("cpu"),
         run_dir=tmp_path / "not" / "there",

@@ -1,6 +1,7 @@
 """The views of frame pairs, made on the CPU with torchvision and batched by our own kernels, from the same draws."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from torchvision.transforms.v2 import functional
 
 from midway_hub.training.data.clip import Clip
 from midway_hub.training.data.views import (
-    GROUPS,
     ViewDraw,
     ViewSettings,
     apply_views,
@@ -25,6 +25,15 @@ from midway_hub.training.data.views.blur import blur
 from midway_hub.training.data.views.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, change_colours, turn_hue
 from midway_hub.training.data.views.draw import ColourDraw
 from midway_hub.training.data.views.resize import _bands, crop_and_resize, resize_weights
+
+GROUPS = ("globals", "locals", "dense")
+
+
+def needs(settings, groups=GROUPS):
+    """What settings ask for, cut down to some groups and what they are cut from."""
+    asked = settings.needs()
+    return replace(asked, crops={name: crops for name, crops in asked.crops.items() if name in {*groups, "initial"}})
+
 
 SMALL = ViewSettings(global_size=48, local_size=24, local_count=3, dense_size=48)
 
@@ -43,7 +52,7 @@ def frame_pair(seed=0, **size):
 
 def draws_for(pairs, settings=SMALL, groups=GROUPS):
     return [
-        draw_views(settings, groups, pair.first.shape[:2], np.random.default_rng(seed))
+        draw_views(needs(settings, groups), pair.first.shape[:2], np.random.default_rng(seed))
         for seed, pair in enumerate(pairs)
     ]
 
@@ -53,8 +62,8 @@ def on_device(frames, device="cpu"):
 
 
 def batched(pairs, draws, device="cpu", **options):
-    first, second = (on_device([getattr(pair, name) for pair in pairs], device) for name in ("first", "second"))
-    return apply_views_batched(first, second, draws, **options)
+    frames = torch.from_numpy(np.stack([pair.pictures for pair in pairs])).permute(0, 1, 4, 2, 3).to(device)
+    return apply_views_batched(frames, draws, **options)
 
 
 def within_a_level(views, reference):
@@ -200,18 +209,17 @@ def test_batched_views_on_a_gpu_agree_with_those_of_the_cpu(pairs):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "count", "message"),
+    ("frames", "count", "message"),
     [
-        (torch.zeros(2, 3, 120, 160), torch.zeros(2, 3, 120, 160), 2, "first frames are torch.float32"),
-        (torch.zeros(2, 120, 160, 3).byte(), torch.zeros(2, 120, 160, 3).byte(), 2, r"wanted uint8 \(B, 3, H, W\)"),
-        (torch.zeros(2, 3, 120, 160).byte(), torch.zeros(2, 3, 120, 150).byte(), 2, "and second frames"),
-        (torch.zeros(2, 3, 120, 160).byte(), torch.zeros(2, 3, 120, 160).byte(), 1, "1 draws for 2 frame pairs"),
-        (torch.zeros(2, 3, 60, 160).byte(), torch.zeros(2, 3, 60, 160).byte(), 2, "views were drawn for"),
+        (torch.zeros(2, 2, 3, 120, 160), 2, "frames are torch.float32"),
+        (torch.zeros(2, 2, 120, 160, 3).byte(), 2, r"wanted uint8 \(B, T, 3, H, W\)"),
+        (torch.zeros(2, 2, 3, 120, 160).byte(), 1, "1 draws for 2 clips"),
+        (torch.zeros(2, 2, 3, 60, 160).byte(), 2, "views were drawn for"),
     ],
 )
-def test_batches_that_do_not_fit_their_draws_are_refused(pairs, first, second, count, message):
+def test_batches_that_do_not_fit_their_draws_are_refused(pairs, frames, count, message):
     with pytest.raises(ValueError, match=message):
-        apply_views_batched(first, second, draws_for(pairs)[:count])
+        apply_views_batched(frames, draws_for(pairs)[:count])
 
 
 def test_draws_of_different_groups_are_refused_in_one_batch(pairs):
@@ -245,7 +253,7 @@ def test_resized_crops_equal_torchvisions_on_uint8():
     sides = generator.integers(1, 190, (30, 2))
     boxes = np.concatenate([generator.integers(0, 11, (30, 2)), sides], axis=1)
     where, flips = torch.zeros(30, dtype=torch.int64), torch.zeros(30, dtype=torch.bool)
-    ours = crop_and_resize(image, where, torch.from_numpy(boxes), flips, 48, largest=tuple(sides.max(axis=0)))
+    ours = crop_and_resize(image, where, torch.from_numpy(boxes), flips, (48, 48), largest=tuple(sides.max(axis=0)))
     for box, crop in zip(boxes.tolist(), ours, strict=True):
         theirs = functional.resized_crop(image[0], *box, [48, 48], InterpolationMode.BICUBIC, antialias=True)
         assert (crop - theirs).abs().max() <= 1

@@ -1,19 +1,28 @@
 """What is random about the views of a pair: boxes, flips, colours, and what they depend on."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from midway_hub.training.data.views import GROUPS, ViewSettings, draw_views
+from midway_hub.training.data.needs import Crops, Frames, Needs
+from midway_hub.training.data.views import DinoViews, ViewSettings, draw_views
 from midway_hub.training.data.views.boxes import random_box
 
 SIZE = (720, 1280)
+GROUPS = ("globals", "locals", "dense")
+
+
+def needs(settings, groups=GROUPS):
+    """What settings ask for, cut down to some groups and what they are cut from."""
+    asked = settings.needs()
+    return replace(asked, crops={name: crops for name, crops in asked.crops.items() if name in {*groups, "initial"}})
 
 
 def draw(seed=0, groups=GROUPS, size=SIZE, **settings):
-    return draw_views(ViewSettings(**settings), groups, size, np.random.default_rng(seed))
+    return draw_views(needs(ViewSettings(**settings), groups), size, np.random.default_rng(seed))
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +73,18 @@ def test_where_no_box_fits_the_largest_centred_one_is_taken(outer, expected):
 
 def test_globals_and_locals_lie_in_the_initial_crop(many):
     for one in many:
-        assert within(one.groups["globals"].boxes, one.initial)
-        assert within(one.groups["locals"].boxes, one.initial)
+        assert within(one.groups["globals"].boxes, one.outer["initial"])
+        assert within(one.groups["locals"].boxes, one.outer["initial"])
 
 
 def test_areas_of_initial_global_local_and_dense_boxes_are_those_of_the_settings(many):
     def shares(group, outer):
         return [np.prod(one.groups[group].boxes[:, 2:], axis=1) / np.prod(outer(one)[2:]) for one in many]
 
-    initial = np.array([np.prod(one.initial[2:]) / np.prod(SIZE) for one in many])
-    globals_, locals_ = (np.concatenate(shares(group, lambda one: one.initial)) for group in ("globals", "locals"))
+    initial = np.array([np.prod(one.outer["initial"][2:]) / np.prod(SIZE) for one in many])
+    globals_, locals_ = (
+        np.concatenate(shares(group, lambda one: one.outer["initial"])) for group in ("globals", "locals")
+    )
     dense = np.concatenate(shares("dense", lambda one: (0, 0, *SIZE)))
     for values, low, high in ((initial, 0.05, 0.2), (globals_, 0.4, 1), (locals_, 0.05, 0.4), (dense, 0.2, 0.4)):
         assert low * 0.97 <= values.min() < low * 1.2
@@ -82,7 +93,7 @@ def test_areas_of_initial_global_local_and_dense_boxes_are_those_of_the_settings
 
 def test_without_an_initial_crop_boxes_come_from_the_whole_frame():
     one = draw(initial_area=None, global_area=(1.0, 1.0), size=(100, 100), aspect=(1, 1))
-    assert one.initial is None
+    assert one.outer == {}
     assert one.groups["globals"].boxes.tolist() == [[0, 0, 100, 100]] * 4
 
 
@@ -101,7 +112,7 @@ def test_the_two_global_boxes_differ(many):
 
 def test_local_boxes_and_flips_of_the_two_frames_are_independent(many):
     areas = np.array(
-        [np.prod(one.groups["locals"].boxes[[0, 8], 2:], axis=1) / np.prod(one.initial[2:]) for one in many]
+        [np.prod(one.groups["locals"].boxes[[0, 8], 2:], axis=1) / np.prod(one.outer["initial"][2:]) for one in many]
     )
     flips = np.array([one.groups["locals"].flips[[0, 8]] for one in many])
     assert abs(np.corrcoef(areas.T)[0, 1]) < 0.12
@@ -176,8 +187,8 @@ def test_a_group_does_not_depend_on_which_others_are_drawn(group):
 
 def test_the_generator_moves_on_by_the_same_amount_whatever_is_drawn():
     generators = [np.random.default_rng(0) for _ in range(2)]
-    draw_views(ViewSettings(), GROUPS, SIZE, generators[0])
-    draw_views(ViewSettings(initial_area=None, local_count=1), ("dense",), (90, 120), generators[1])
+    draw_views(ViewSettings().needs(), SIZE, generators[0])
+    draw_views(needs(ViewSettings(initial_area=None, local_count=1), ("dense",)), (90, 120), generators[1])
     assert generators[0].random() == generators[1].random()
 
 
@@ -199,9 +210,69 @@ def test_frames_of_two_pixels_can_be_drawn_for_and_smaller_ones_are_refused():
         draw(size=(1, 1280))
 
 
-def test_an_unknown_group_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"unknown group of views glbals; there are globals, locals, dense"):
-        draw(groups=("glbals", "dense"))
+PAIR = Frames("pair", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"crops": {"small": Crops((8, 8), within="large")}},
+            "group small is cut from 'large', which has to stand before",
+        ),
+        ({"crops": {"late": Crops((8, 8), frames=(2,))}}, r"group late is cut from frames \(2,\); a clip has 0 to 1"),
+        ({"crops": {"a/b": Crops((8, 8))}}, "cannot be called 'a/b'"),
+        ({"crops": {}, "flow": ((0, 1),), "flow_on": "none"}, "flow goes with a group of one unmirrored box"),
+        ({"crops": {"own": Crops((8, 8))}, "flow": ((0, 1),), "flow_on": "own"}, "that all frames share"),
+        (
+            {"crops": {"flip": Crops((8, 8), same_box=True, flip=0.5)}, "flow": ((0, 1),), "flow_on": "flip"},
+            "unmirrored",
+        ),
+    ],
+)
+def test_needs_that_cannot_be_met_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Needs(PAIR, **arguments)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("single", 2), ("pair", 1), ("sandwich", 2), ("window", 0)])
+def test_a_clip_has_the_frames_of_its_kind(kind, count):
+    with pytest.raises(ValueError, match=rf"a {kind} has"):
+        Frames(kind, count)
+
+
+def test_views_of_a_window_come_frame_by_frame_and_share_boxes_where_they_are_to():
+    window = Needs(
+        Frames("window", 3),
+        {"shared": Crops((20, 30), 2, same_box=True, flip=0.5), "own": Crops((16, 16), 2, frames=(0, 2))},
+    )
+    drawn = draw_views(window, SIZE, np.random.default_rng(0)).groups
+    assert drawn["shared"].size == (20, 30)
+    assert drawn["shared"].frames.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (drawn["shared"].boxes.reshape(3, 2, 4) == drawn["shared"].boxes[:2]).all()
+    assert drawn["own"].frames.tolist() == [0, 0, 2, 2]
+    assert len({tuple(box) for box in drawn["own"].boxes.tolist()}) == 4
+
+
+def test_affines_stay_in_their_ranges_and_are_drawn_for_each_view():
+    crops = Crops((64, 128), aspect=(2, 2), same_box=True, rotate=10, scale=(0.9, 1.1), affine_flip=0.5)
+    drawn = [
+        draw_views(Needs(PAIR, {"crops": crops}), SIZE, np.random.default_rng(seed)).groups["crops"].affine
+        for seed in range(300)
+    ]
+    maps = np.stack(drawn).reshape(-1, 2, 3).astype(float)
+    assert not maps[..., 2].any()  # around the middle
+    to_pixels = np.diag([64.0, 32.0])
+    linear = to_pixels @ maps[..., :2] @ np.linalg.inv(to_pixels)
+    lengths = np.linalg.norm(linear, axis=1)
+    assert np.allclose(lengths[:, 0], lengths[:, 1], atol=1e-6)
+    assert np.allclose((linear[:, :, 0] * linear[:, :, 1]).sum(1), 0, atol=1e-6)
+    assert (1 / lengths).min() > 0.899
+    assert (1 / lengths).max() < 1.101
+    angles = np.degrees(np.arctan2(linear[:, 1, 1], linear[:, 0, 1])) - 90
+    assert 9 < np.abs(angles).max() < 10.001
+    assert (np.linalg.det(linear) < 0).mean() == pytest.approx(0.5, abs=0.08)
+    assert np.abs(np.stack(drawn)[:, 0] - np.stack(drawn)[:, 1]).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -222,12 +293,21 @@ def test_settings_out_of_range_are_refused(changes, message):
         ViewSettings(**changes)
 
 
-def test_settings_describe_the_groups_that_are_asked_for():
-    lines = ViewSettings(local_count=6).describe(("locals", "dense"))
-    assert lines[0].startswith("locals: 6 boxes of their own in either frame, 96 px, area 0.05–0.4 of an initial crop")
-    assert lines[1].startswith("dense: 1 box shared by both frames, 224 px, area 0.2–0.4 of the frame")
-    assert len(lines) == 2
+def test_needs_describe_their_groups():
+    lines = needs(ViewSettings(local_count=6), ("locals", "dense")).describe()
+    assert lines[1].startswith("locals: 6 boxes of every frame, 96 px, area 0.05–0.4 within initial")
+    assert lines[2].startswith("dense: 1 box shared by all frames, 224 px, area 0.2–0.4 of the frame")
+    assert len(lines) == 3
+    assert "initial" not in " ".join(ViewSettings(initial_area=None).needs().describe())
 
 
-def test_settings_say_when_there_is_no_initial_crop():
-    assert "initial" not in " ".join(ViewSettings(initial_area=None).describe())
+def test_views_of_one_frame_are_those_of_dino_itself():
+    asked = DinoViews(frames=1, initial_area=None, local_count=3).needs()
+    assert asked.frames.count == 1
+    drawn = draw_views(asked, SIZE, np.random.default_rng(0)).groups
+    assert {name: len(crops) for name, crops in drawn.items()} == {"globals": 2, "locals": 3}
+
+
+def test_what_only_dynamics_read_is_no_part_of_dinos_views_and_may_still_be_named():
+    assert "dense_size" not in DinoViews.model_fields
+    assert DinoViews(dense_size=32) == DinoViews()

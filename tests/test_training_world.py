@@ -26,7 +26,7 @@ from midway_hub.training.data.synthetic import (
     WorldSettings,
     WorldSource,
     held_out_seeds,
-    render_frames,
+    render_moments,
     render_pairs,
     world_sheet,
 )
@@ -90,7 +90,7 @@ def test_worlds_rendered_as_one_batch_are_those_rendered_one_by_one():
 
 
 def test_frames_alone_are_those_of_the_pairs():
-    pairs, (first, second) = render_pairs(WORLD, [3, 5]), render_frames(WORLD, [3, 5])
+    pairs, (first, second) = render_pairs(WORLD, [3, 5]), render_moments(WORLD, [3, 5]).frames.unbind(1)
     assert torch.equal(first, pairs.first)
     assert torch.equal(second, pairs.second)
 
@@ -120,7 +120,7 @@ def test_a_gpu_makes_the_worlds_of_the_cpu():
 
 
 def test_other_seeds_make_other_worlds():
-    assert len({frame.numpy().tobytes() for frame in render_frames(WORLD, range(8))[0]}) == 8
+    assert len({frame.numpy().tobytes() for frame in render_moments(WORLD, range(8)).frames[:, 0]}) == 8
 
 
 def test_held_out_worlds_lie_beyond_all_that_training_draws():
@@ -156,7 +156,7 @@ def test_a_source_gives_the_pairs_of_its_seeds():
     assert len(source) == 7
     pairs = pickle.loads(pickle.dumps(source)).clips(2, 3, np.random.default_rng(5))
     seeds = source.seeds(2, 3, np.random.default_rng(5))
-    first, second = render_frames(WORLD, seeds)
+    first, second = render_moments(WORLD, seeds).frames.unbind(1)
     for pair, seed, x, y in zip(pairs, seeds, first, second, strict=True):
         assert isinstance(pair, Clip)
         assert pair.first.dtype == np.uint8
@@ -187,7 +187,7 @@ def test_a_source_refuses_what_it_does_not_have():
 
 def test_power_falls_with_frequency_as_in_nature():
     settings = WorldSettings(textures=TextureSettings(tiles=12, tile_size=128), effects=CLEAR)
-    slopes = [slope(frame.float().mean(dim=0).numpy()) for frame in render_frames(settings, range(40))[0]]
+    slopes = [slope(frame.float().mean(dim=0).numpy()) for frame in render_moments(settings, range(40)).frames[:, 0]]
     assert -2.6 < np.mean(slopes) < -1.6
 
 
@@ -202,7 +202,7 @@ def test_tiles_repeat_without_a_seam(family):
 
 
 def test_every_patch_has_something_to_match():
-    frames = render_frames(WorldSettings(textures=TEXTURES, size=(64, 64), effects=CLEAR), range(24))[0]
+    frames = render_moments(WorldSettings(textures=TEXTURES, size=(64, 64), effects=CLEAR), range(24)).frames[:, 0]
     patches = frames.float().mean(dim=1).unfold(1, 16, 16).unfold(2, 16, 16).flatten(3)
     assert (patches.std(dim=-1) > 2).float().mean() > 0.97  # grey levels of 255
 
@@ -255,7 +255,7 @@ def test_a_world_can_hold_as_many_objects_as_there_may_be():
 def test_noise_is_as_strong_as_it_was_drawn():
     quiet = WORLD.model_copy(update={"effects": CLEAR, "motion": STILL})
     noisy = quiet.model_copy(update={"effects": CLEAR.model_copy(update={"noise_probability": 1.0})})
-    clean, grainy = render_frames(quiet, range(16))[0], render_frames(noisy, range(16))
+    clean, grainy = render_moments(quiet, range(16)).frames[:, 0], render_moments(noisy, range(16)).frames.unbind(1)
     worlds = Worlds(noisy, range(16), CPU)
     for world in range(16):
         middle = (clean[world] > 80) & (clean[world] < 180)
@@ -268,7 +268,7 @@ def test_noise_is_as_strong_as_it_was_drawn():
 def test_light_changes_brightness_no_more_than_its_strength():
     effects = CLEAR.model_copy(update={"lighting_probability": 1.0, "lighting_strength": 0.2})
     settings = WORLD.model_copy(update={"effects": effects, "motion": STILL})
-    first, second = (frames.float() for frames in render_frames(settings, range(16)))
+    first, second = (frames.float() for frames in render_moments(settings, range(16)).frames.unbind(1))
     bright = (first > 60) & (first < 200)
     ratio = second[bright] / first[bright]
     assert (ratio - 1).abs().max() > 0.05
@@ -279,7 +279,7 @@ def test_motion_blur_smooths_along_the_motion_alone():
     sideways = STILL.model_copy(update={"background_shift": 0.2, "displacement": (0.2, 0.2)})
     sharp = SHIFT_ONLY.model_copy(update={"motion": sideways, "textures": TEXTURES})
     blurred = sharp.model_copy(update={"effects": EffectSettings(**{**CLEAR.model_dump(), "blur_probability": 1})})
-    pairs, smoothed = render_pairs(sharp, range(12)), render_frames(blurred, range(12))[0]
+    pairs, smoothed = render_pairs(sharp, range(12)), render_moments(blurred, range(12)).frames[:, 0]
     along = pairs.flow[:, :, 0, 0].abs()
     rough = pairs.first.float().mean(dim=1), smoothed.float().mean(dim=1)
     across_x = [frames.diff(dim=2).abs().mean(dim=(1, 2)) for frames in rough]

@@ -320,7 +320,7 @@ def test_a_source_of_videos_walks_through_each_once_and_draws_the_same_pairs(tmp
 def test_a_worker_process_finds_what_another_kept(clip, kept):
     source = VideoSource(clip, GapSettings(frames=(5, 9)), index_cache=kept)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        (pair,) = pool.apply(source.pairs, (0, 1, np.random.default_rng(0)))
+        (pair,) = pool.apply(source.clips, (0, 1, np.random.default_rng(0)))
     assert numbers_of([pair.first, pair.second]) == list(pair.frames)
     assert only_list(kept)
 

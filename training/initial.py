@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from midway_hub import MidwayNetwork
@@ -16,6 +16,9 @@ from midway_hub.training.settings import Settings
 
 PLACE, FRAME, MOTION = 2.0, 3.0, 16.0
 """Amplitudes of what `compare_frames` adds to tokens: where they are, which frame they are of, that they are motion."""
+
+
+DYNAMICS_KEYS = ("matching_std", "gate")
 
 
 class EncoderInitial(Settings):
@@ -29,6 +32,14 @@ class EncoderInitial(Settings):
     patch_embedding: Literal["convolution", "normal"] = "convolution"
     """What embeds patches starts as torch starts a convolution, as in the released code: weights and biases uniform
     within 1/√n, n the numbers of a patch. `normal`: like every other matrix, without biases."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dynamics(cls, values: Any) -> Any:
+        """Leave out what only dynamics read, so that a recipe of theirs can be run without them."""
+        if isinstance(values, dict):
+            return {k: v for k, v in values.items() if k not in DYNAMICS_KEYS or k in cls.model_fields}
+        return values
 
 
 class InitialSettings(EncoderInitial):

@@ -14,12 +14,13 @@ def normalise_views(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Normalise views by ImageNet's mean and standard deviation, on the device they are on.
 
     Args:
-        views: By group, (..., 3, h, w) uint8 RGB; what is of another type is no picture and stays as it is.
+        views: By group, (..., 3, h, w) RGB in grey levels 0 to 255, uint8 or floating point; what has a slash in its
+            name, as `GROUP/affine` and `flow/0/1`, is no picture and stays as it is.
 
     Returns:
         The same, pictures as float32.
     """
-    return {name: normalise(found) if found.dtype == torch.uint8 else found for name, found in views.items()}
+    return {name: found if "/" in name else normalise(found) for name, found in views.items()}
 
 
 def normalise(levels: Tensor, normalisation: Normalisation = IMAGENET) -> Tensor:
