@@ -15,6 +15,7 @@ from midway_hub._messages import shown
 from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig, SegmentationHeadConfig
 
 TARGET_NETWORKS = ("ema", "shared")
+POSITIONS = ("learned", "rope")
 SWITCHES = ("dynamics", "backward", "refinement", "gating")
 LARGEST = {
     **dict.fromkeys(("image_size", "embed_dim", "num_motion_tokens", "motion_dim"), 16_384),
@@ -24,6 +25,7 @@ LARGEST = {
 """The largest that each count may be: beyond any network, and short of what takes minutes or all memory to build."""
 
 LARGEST_RATIO = 64
+MOST_REGISTERS = 1024
 MOST_LABELS = 65_536
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 
@@ -38,6 +40,11 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         embed_dim: Width D of the encoder, of the backward layers and of the forward predictors.
         depth: Number of encoder blocks.
         num_heads: Attention heads of an encoder block.
+        positions: `"learned"` embeddings of the places on the grid, or `"rope"`: heads turn by place (CroCo v2), and
+            any grid is as good as any other.
+        num_registers: Register tokens that patches can use as memory (T-CoRe, after Darcet et al. 2024); features do
+            not show them.
+        layer_scale: What the residuals of encoder blocks are scaled by at the start, learned; None: they are not.
         mlp_ratio: Hidden width of every MLP over its block's width.
         drop_path_rate: Stochastic depth of the student, growing linearly from 0 to this over the blocks. It acts in
             training mode only.
@@ -83,6 +90,9 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         embed_dim: int = 384,
         depth: int = 12,
         num_heads: int = 6,
+        positions: str = "learned",
+        num_registers: int = 0,
+        layer_scale: float | None = None,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.0,
         dynamics: bool = True,
@@ -109,6 +119,9 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         self.embed_dim = embed_dim
         self.depth = depth
         self.num_heads = num_heads
+        self.positions = positions
+        self.num_registers = num_registers
+        self.layer_scale = layer_scale
         self.mlp_ratio = mlp_ratio
         self.drop_path_rate = drop_path_rate
         self.dynamics = dynamics
@@ -194,6 +207,18 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         for width in ("embed_dim", "motion_dim"):
             if getattr(self, width) * self.mlp_ratio < 1:
                 raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves an MLP of {width} {getattr(self, width)} no width")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions must be one of {POSITIONS}, got {shown(self.positions)}")
+        if self.positions == "rope" and (self.embed_dim // self.num_heads) % 4:
+            raise ValueError(
+                f"positions 'rope' turn heads of a multiple of 4 numbers; embed_dim {self.embed_dim} over num_heads "
+                f"{self.num_heads} gives {self.embed_dim // self.num_heads}"
+            )
+        registers = self.num_registers
+        if not isinstance(registers, int) or isinstance(registers, bool) or not 0 <= registers <= MOST_REGISTERS:
+            raise ValueError(f"num_registers must be a whole number from 0 to {MOST_REGISTERS}, got {shown(registers)}")
+        if self.layer_scale is not None and not (_is_number(self.layer_scale) and 0 < self.layer_scale <= 1):
+            raise ValueError(f"layer_scale must be above 0 and at most 1, or None, got {shown(self.layer_scale)}")
         if self.target_network not in TARGET_NETWORKS:
             raise ValueError(f"target_network must be one of {TARGET_NETWORKS}, got {shown(self.target_network)}")
         if self.dynamics and not self._levels_are_valid():

@@ -172,12 +172,12 @@ class RAFT:
         """Return flow (2, H, W); see `FlowPeer`."""
         height, width = first.shape[:2]
         device = next(self.network.parameters()).device
-        padded = [_padded(frame_tensor(frame, device) / 127.5 - 1) for frame in (first, second)]
+        padded = [padded_frames(frame_tensor(frame, device) / 127.5 - 1) for frame in (first, second)]
         flow = self.network(*padded, num_flow_updates=self.updates)[-1]
         return flow[0, :, :height, :width].float().cpu().numpy()
 
 
-def _padded(frame: Tensor) -> Tensor:
+def padded_frames(frame: Tensor) -> Tensor:
     """Pad a frame to the size that RAFT takes, on the right and at the bottom."""
     missing = [
         max(RAFT_LEAST_SIDE, -(-side // RAFT_MULTIPLE) * RAFT_MULTIPLE) - side for side in reversed(frame.shape[-2:])

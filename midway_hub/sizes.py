@@ -64,7 +64,8 @@ def _encoder_sides(config: MidwayConfig, encoder: str) -> Iterator[_Side]:
     yield "embed_dim", config.embed_dim, f"{encoder}.cls_token", 2, config.embed_dim
     yield "num_channels", config.num_channels, f"{encoder}.patch_embed.proj.weight", 1, config.num_channels
     yield "patch_size", config.patch_size, f"{encoder}.patch_embed.proj.weight", 2, config.patch_size
-    yield "image_size", config.image_size, f"{encoder}.pos_embed", 1, 1 + config.grid_size**2
+    if config.positions == "learned":
+        yield "image_size", config.image_size, f"{encoder}.pos_embed", 1, 1 + config.grid_size**2
     hidden = int(config.embed_dim * config.mlp_ratio)
     yield "mlp_ratio", config.mlp_ratio, f"{encoder}.blocks.0.mlp.fc1.weight", 0, hidden
 

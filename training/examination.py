@@ -11,7 +11,7 @@ from typing import Any
 from midway_hub.devices import checked_device
 from midway_hub.training.build import build_method, open_source
 from midway_hub.training.config import RunConfig
-from midway_hub.training.data.flow_teacher import FlowTeacher
+from midway_hub.training.data.flow_provider import FlowAsked
 from midway_hub.training.doctor import Diagnosis, Examination, RunPlan, diagnose, examine, summarise
 from midway_hub.training.engine.processes import choose_accelerator, processes_wanted
 from midway_hub.training.plan import make_plan
@@ -78,7 +78,7 @@ def examine_run(config: RunConfig, *, run_dir: Path, seconds: float, progress: C
         lambda: build_method(config, plan),
         run,
         needs=needs,
-        flow=FlowTeacher(data.flow),
+        flow=FlowAsked.by(needs, data.flow),
         pairs_per_visit=data.pairs_per_visit,
         device=device,
         run_dir=run_dir,

@@ -8,6 +8,7 @@ from torch import Tensor
 from midway_hub._tensors import need_finite
 from midway_hub.models._checks import normalise_layers
 from midway_hub.models.network import MidwayNetwork, Network
+from midway_hub.models.rope import rotated
 
 
 @torch.no_grad()
@@ -15,7 +16,7 @@ def cls_attention(net: MidwayNetwork, images: Tensor, *, block: int = -1, networ
     """Return how much of the CLS token's attention each patch gets, head by head.
 
     The weights softmax(q·k / √d) are computed from the block's queries and keys, whatever kernel the network itself
-    uses. They sum to 1 over the patches and the CLS token itself, whose own share is left out.
+    uses. They sum to 1 over the patches, registers and the CLS token itself, whose shares are left out.
 
     Args:
         net: Any network.
@@ -31,15 +32,21 @@ def cls_attention(net: MidwayNetwork, images: Tensor, *, block: int = -1, networ
         ValueError: As `MidwayNetwork.encode`; there is no such block, or its attention is not finite.
     """
     (index,) = normalise_layers([block], net.config.depth)
-    attention = net.encoder(network).blocks[index].attn
-    entered: list[Tensor] = []
-    handle = attention.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    encoder = net.encoder(network)
+    attention = encoder.blocks[index].attn
+    entered: list[tuple[Tensor, ...]] = []
+    handle = attention.register_forward_pre_hook(lambda _, inputs: entered.append(inputs))
     try:
         grid = net.encode(images, network=network).grid
     finally:
         handle.remove()
-    qkv = attention.qkv(entered[0]).unflatten(-1, (3, attention.num_heads, -1))
-    queries, keys, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, 1+N, D / heads)
+    tokens, *angles = entered[0]
+    qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1))
+    queries, keys, _ = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, 1+R+N, D / heads)
+    if angles:
+        queries, keys = rotated(queries, angles[0]), rotated(keys, angles[0])
     weights = (queries[:, :, :1] * attention.scale @ keys.mT).softmax(dim=-1)
     need_finite(weights, "the attention")
-    return weights[:, :, 0, 1:].unflatten(-1, grid).unflatten(0, images.shape[:-3])
+    return (
+        encoder.without_registers(weights[:, :, 0].mT).mT[..., 1:].unflatten(-1, grid).unflatten(0, images.shape[:-3])
+    )

@@ -62,7 +62,7 @@ class MidwayBackbone(BackboneMixin, MidwayPreTrainedModel):
             `feature_maps`: one (B, D, h, w) per out feature, through the final norm.
         """
         config = self.config
-        check_weights(self.encoder.pos_embed)
+        check_weights(self.encoder.cls_token)
         check_frames(
             pixel_values,
             name="pixel_values",

@@ -8,12 +8,17 @@ from functools import partial
 from itertools import islice
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from midway_hub._tensors import sizes_are_free
 from midway_hub.config import MidwayConfig
 from midway_hub.models._checks import check_size
+from midway_hub.models.rope import RopeBlock, grid_places, rotation
+
+REGISTER_STD = 1e-6
+"""Of the normal that register tokens start from, as in DINOv2."""
 
 A = -0.75
 """Of torch's bicubic kernel."""
@@ -94,17 +99,39 @@ class MidwayEncoder(VisionTransformer):
             drop_path_rate=drop_path_rate,
             dynamic_img_size=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            init_values=config.layer_scale,
+            pos_embed="none" if config.positions == "rope" else "learn",
+            block_fn=RopeBlock if config.positions == "rope" else Block,
             # Without memory, as a network is built to be loaded, there is nothing to draw; timm takes its time over it.
             weight_init="skip" if torch.get_default_device().type == "meta" else "",
         )
         self.patch_embed.img_size = None  # timm checks sizes only with it, and puts them into words that fix an export
-        self.stored_grid = config.grid_size
+        self.stored_grid, self.rope = config.grid_size, config.positions == "rope"
+        if config.num_registers:
+            self.reg_token = nn.Parameter(torch.empty(1, config.num_registers, config.embed_dim))
+            nn.init.normal_(self.reg_token, std=REGISTER_STD)
         self.gradient_checkpointing = False  # set by transformers' gradient_checkpointing_enable()
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
-        return self.pos_drop(x + resize_position_embedding(self.pos_embed, self.stored_grid, grid))
+        if not self.rope:
+            x = self.pos_drop(x + resize_position_embedding(self.pos_embed, self.stored_grid, grid))
+        return x if self.reg_token is None else self.with_registers(x)
+
+    def with_registers(self, x: Tensor) -> Tensor:
+        """Put the register tokens behind the CLS token of tokens (B, 1+N, D)."""
+        return torch.cat([x[:, :1], self.reg_token.expand(len(x), -1, -1), x[:, 1:]], dim=1)
+
+    def without_registers(self, x: Tensor) -> Tensor:
+        """Take the register tokens out of tokens (B, 1+R+N, D)."""
+        return x if self.reg_token is None else torch.cat([x[:, :1], x[:, 1 + self.reg_token.shape[1] :]], dim=1)
+
+    def angles(self, places: Tensor) -> Tensor:
+        """Return what heads turn by at places (..., N, 2) of patches: (..., 1+R+N, width), 0 for other tokens."""
+        found = rotation(places, self.blocks[0].attn.head_dim)
+        others = 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
+        return F.pad(found, (0, 0, others, 0))
 
     def tokens(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """Encode images and return the tokens after each of `layers`.
@@ -121,13 +148,28 @@ class MidwayEncoder(VisionTransformer):
         """
         if not torch.jit.is_tracing():
             check_size(images.shape[-2], images.shape[-1], name="images", multiple=self.patch_embed.patch_size[0])
-        x = self._pos_embed(self.patch_embed(images))
+        patches = self.patch_embed(images)
+        places = grid_places((patches.shape[1], patches.shape[2]), patches.device) if self.rope else None
+        return self.through(self._pos_embed(patches), layers, places)
+
+    def through(self, x: Tensor, layers: Sequence[int], places: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Send tokens through the blocks.
+
+        Args:
+            x: (B, 1+R+N, D), embedded.
+            layers: As for `tokens`.
+            places: (N, 2) or (B, 1, N, 2) rows and columns of the patches, for rotary positions.
+
+        Returns:
+            As `tokens`: without registers.
+        """
+        turned = (self.angles(places),) if self.rope and places is not None else ()
         found: dict[int, Tensor] = {}
         for index, block in enumerate(islice(self.blocks, max(layers) + 1)):
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = self._gradient_checkpointing_func(block, x)
+                x = self._gradient_checkpointing_func(block, x, *turned)
             else:
-                x = block(x)
+                x = block(x, *turned)
             if index in layers:
-                found[index] = self.norm(x)
+                found[index] = self.without_registers(self.norm(x))
         return tuple(found[index] for index in layers)

@@ -520,7 +520,7 @@ class MidwayNetwork(MidwayPreTrainedModel):
         self.freeze_ema()
 
     def _checked(self, frames: Tensor, name: str, *, axes: Sequence[int], any_size: bool = False) -> Tensor:
-        weights, config = self.student.pos_embed, self.config
+        weights, config = self.student.cls_token, self.config
         check_weights(weights)
         check_frames(
             frames,

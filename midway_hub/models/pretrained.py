@@ -17,7 +17,7 @@ from midway_hub.hub.weight_files import PREPROCESSOR
 from midway_hub.models._heads import Head
 from midway_hub.models._loading import LoadReport, align, check_keys, check_numbers, quiet_loading, without_bars
 from midway_hub.models.dynamics import Dynamics
-from midway_hub.models.encoder import MidwayEncoder
+from midway_hub.models.encoder import REGISTER_STD, MidwayEncoder
 from midway_hub.processing import MidwayImageProcessor, read_processor
 
 
@@ -74,7 +74,10 @@ class MidwayPreTrainedModel(PreTrainedModel):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, MidwayEncoder):
-            nn.init.trunc_normal_(module.pos_embed, std=std)
+            if module.pos_embed is not None:
+                nn.init.trunc_normal_(module.pos_embed, std=std)
+            if module.reg_token is not None:
+                nn.init.normal_(module.reg_token, std=REGISTER_STD)
             nn.init.trunc_normal_(module.cls_token, std=std)
         elif isinstance(module, Dynamics):
             nn.init.zeros_(module.motion_tokens)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from midway_hub.training.data.clip import Clip, ClipSource, SampleError
-from midway_hub.training.data.flow_teacher import FlowAsked
+from midway_hub.training.data.flow_provider import FlowAsked
 from midway_hub.training.data.needs import Needs
 from midway_hub.training.data.payloads import MadeViews, Payload, RawFrames, UnmadeWorlds, WorldSeed
 from midway_hub.training.data.quarantine import Rejection, exceeds
@@ -98,7 +98,7 @@ class VisitDataset(Dataset[Visited]):
         height, width = clip.first.shape[:2]
         draw = draw_views(self._needs, (height, width), generator(self._seed, "views", number))
         if not self._makes:
-            return clip, draw
+            return self._flow.with_flow(clip) if self._flow is not None and self._flow.comes_with_data else clip, draw
         return apply_views(clip, draw) | (self._flow.of_clip(clip, draw) if self._flow is not None else {})
 
 

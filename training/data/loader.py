@@ -11,7 +11,7 @@ from torch import Tensor
 from midway_hub.training.compat import Oddities
 from midway_hub.training.data.clip import ClipSource
 from midway_hub.training.data.dataset import VisitDataset, WorldDataset, join
-from midway_hub.training.data.flow_teacher import SOURCE, FlowAsked, FlowTeacher
+from midway_hub.training.data.flow_provider import WORLD, FlowAsked
 from midway_hub.training.data.needs import Needs
 from midway_hub.training.data.quarantine import Quarantine, TooManyRejectedError
 from midway_hub.training.data.reading import read_micro_batches
@@ -37,10 +37,10 @@ class ClipBatches:
         accumulate: Micro-batches of a step.
         compat: `sampler_repeats_order` and `same_seed_on_every_rank` matter here.
         pin_memory: Prepare micro-batches for asynchronous copies to a GPU.
-        device: Where a flow teacher runs that `finish` asks; one in a reading process runs on the CPU.
+        device: Where a flow provider runs that `finish` asks; one in a reading process runs on the CPU.
 
     Raises:
-        ImportError: The flow teacher needs a package that is missing.
+        ImportError: The flow provider needs a package that is missing.
         ValueError: The method needs flow that nobody tells, or the visits of a step cannot be shared by the processes
             and micro-batches.
     """
@@ -73,12 +73,11 @@ class ClipBatches:
             same_draws_on_every_rank=compat.same_seed_on_every_rank,
         )
         per_visit, here = self._sampler.pairs_per_visit, data.augment == "cpu"
-        self._teacher = FlowTeacher(data.flow, device="cpu" if here else device)
-        self._flow = FlowAsked.by(needs, self._teacher)
-        if self._flow is not None:
-            _check_flow(source, self._teacher)
+        self._flow = FlowAsked.by(needs, data.flow, "cpu" if here else device)
+        if self._flow is not None and not (data.flow.provider == WORLD and isinstance(source, WorldSource)):
+            self._flow.provider  # noqa: B018  # opened now, so that what is missing is said before a run starts
         self._dataset: VisitDataset | WorldDataset
-        if isinstance(source, WorldSource) and not here and data.flow.teacher == SOURCE:
+        if isinstance(source, WorldSource) and not here and data.flow.provider == WORLD:
             self._dataset = WorldDataset(source, needs=needs, seed=seed, clips_per_visit=per_visit)
         else:
             self._dataset = VisitDataset(
@@ -127,19 +126,9 @@ class ClipBatches:
         """Return what identifies the data and how clips are taken from it."""
         taken: dict[str, Any] = {"gap": str(self._data.gap), "pairs_per_visit": self._sampler.pairs_per_visit}
         if self._flow is not None:
-            taken["flow"] = self._teacher.fingerprint()
+            taken["flow"] = self._flow.fingerprint()
         return {**self.source.fingerprint(), **taken}
 
     def rejected(self) -> list[dict[str, str]]:
         """Return `file` and `reason` of what could not be read so far."""
         return self._quarantine.records()
-
-
-def _check_flow(source: ClipSource, teacher: FlowTeacher) -> None:
-    """Raise a ValueError where a method needs flow that nobody tells."""
-    if teacher.settings.teacher == SOURCE and not isinstance(source, WorldSource):
-        raise ValueError(
-            "this method needs optical flow, and only synthetic worlds know their own; set data.flow.teacher to dis, "
-            "raft_large, raft_small, ptlflow:NAME, midway:NAME or files"
-        )
-    teacher.check()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midway_hub.training.data.clip import Clip
-from midway_hub.training.data.flow_teacher import FlowAsked
+from midway_hub.training.data.flow_provider import FlowAsked
 from midway_hub.training.data.synthetic import WorldSettings, render_moments
 from midway_hub.training.data.views import ViewDraw, apply_views_batched
 

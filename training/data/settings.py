@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from midway_hub.training.data.flow_teacher.settings import FlowTeacherSettings
+from midway_hub.training.data.flow_provider.settings import FlowProviderSettings
 from midway_hub.training.data.synthetic.settings import WorldSettings
 from midway_hub.training.settings import Settings
 
@@ -107,7 +107,7 @@ class DataSettings(Settings):
     world: WorldSettings = WorldSettings()
     """The synthetic world."""
 
-    flow: FlowTeacherSettings = FlowTeacherSettings()
+    flow: FlowProviderSettings = FlowProviderSettings()
     """Who tells how frames move, for methods that need to be told."""
 
     @field_validator("pattern")

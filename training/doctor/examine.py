@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from midway_hub.training.data.clip import ClipSource
-from midway_hub.training.data.flow_teacher import FlowAsked, FlowTeacher
+from midway_hub.training.data.flow_provider import FlowAsked
 from midway_hub.training.data.needs import Needs
 from midway_hub.training.doctor.forecast import Measured, RunPlan
 from midway_hub.training.doctor.machine import describe_machine
@@ -52,7 +52,7 @@ def examine(
     plan: RunPlan,
     *,
     needs: Needs,
-    flow: FlowTeacher | None = None,
+    flow: FlowAsked | None = None,
     pairs_per_visit: int,
     device: torch.device,
     run_dir: str | Path = ".",
@@ -69,7 +69,7 @@ def examine(
         make_trainable: Builds the method; called once per precision that is timed, because steps change it.
         plan: The run; its micro-batch is timed (on a CPU a smaller one).
         needs: What the method asks for.
-        flow: Who tells flow, where it asks for that.
+        flow: The flow that it asks for.
         pairs_per_visit: Pairs taken each time an item is opened.
         device: Where the run trains.
         run_dir: Where its checkpoints will be.
@@ -93,15 +93,14 @@ def examine(
     if source_with_reader is not None:
         progress("video readers")
         rates = measure_readers(source_with_reader, readers, pairs_per_visit=pairs_per_visit, seconds=seconds)
-    asked = None if flow is None else FlowAsked.by(needs, flow)
     progress("views")
-    augmenting = measure_augmentation(pairs, needs, flow=asked, seconds=seconds)
+    augmenting = measure_augmentation(pairs, needs, flow=flow, seconds=seconds)
     on_gpu = device.type == "cuda"
     batch = plan.micro_batch if on_gpu else min(plan.micro_batch, LARGEST_ON_CPU)
 
     def step(precision: str, batch: int) -> StepCost:
         progress(f"training step, {precision}")
-        made = views_of(pairs, needs, batch=batch, flow=asked)
+        made = views_of(pairs, needs, batch=batch, flow=flow)
         return measure_step(
             make_trainable(),
             lambda count: {group: tensor[:count] for group, tensor in made.items()},

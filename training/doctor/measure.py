@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midway_hub.training.data.clip import Clip, ClipSource, SampleError
-from midway_hub.training.data.flow_teacher import FlowAsked
+from midway_hub.training.data.flow_provider import FlowAsked
 from midway_hub.training.data.needs import Needs
 from midway_hub.training.data.views import apply_views, apply_views_batched, draw_views
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from midway_hub.training.data.clip import ClipSource
-from midway_hub.training.data.flow_teacher.settings import SOURCE
+from midway_hub.training.data.flow_provider.settings import WORLD
 from midway_hub.training.data.needs import PAIR, Frames
 from midway_hub.training.data.settings import DataSettings
 
@@ -30,7 +30,7 @@ def build_source(
         case "synthetic":
             from midway_hub.training.data.synthetic import WorldSource
 
-            return WorldSource(settings.world, seed, frames=frames, flow=flow and settings.flow.teacher == SOURCE)
+            return WorldSource(settings.world, seed, frames=frames, flow=flow and settings.flow.provider == WORLD)
         case "pack":
             from midway_hub.training.data.packs import PackSource
 
