@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from midway_hub.config import MidwayConfig
+from midway_hub.models.convolutional import ConvConfig
 from midway_hub.training.compat import Oddities
 from midway_hub.training.configuration import (
     ConfigError,
@@ -24,21 +25,23 @@ from midway_hub.training.methods import METHODS, Method, MethodSettings, method_
 from midway_hub.training.probes.settings import ProbeSettings
 from midway_hub.training.settings import Settings
 
-Architecture = Annotated[
-    dict[str, Any],
-    KeywordsOf(
-        MidwayConfig,
-        "model",
-        without={
-            "dynamics": "the method, or start.dynamics, says whether there are any",
-            "drop_path_rate": "the method's own, or start.drop_path",
-            "target_network": "the method says which encoders there are",
-            "flow_head": "a run of kind flow makes it of task.head",
-            "segmentation_head": "a run of kind segmentation makes it of task.head",
-        },
-    ),
-]
+_DECIDED = {
+    "dynamics": "the method, or start.dynamics, says whether there are any",
+    "drop_path_rate": "the method's own, or start.drop_path",
+    "target_network": "the method says which encoders there are",
+    "flow_head": "a run of kind flow makes it of task.head",
+    "segmentation_head": "a run of kind segmentation makes it of task.head",
+}
+
+Architecture = Annotated[dict[str, Any], KeywordsOf(MidwayConfig, "model", without=_DECIDED)]
 """Keyword arguments of `MidwayConfig`, but for what a run decides elsewhere."""
+
+
+MethodArchitecture = Annotated[
+    dict[str, Any],
+    KeywordsOf((MidwayConfig, ConvConfig), "model", without=_DECIDED, check=lambda **keywords: None),
+]
+"""The same, or keyword arguments of `ConvConfig`; the method checks them."""
 
 
 class RunConfig(Configuration):
@@ -47,8 +50,9 @@ class RunConfig(Configuration):
     method: SerializeAsAny[MethodSettings]
     """Pretraining method: `name` and its own numbers."""
 
-    model: Architecture = Field(default_factory=dict)
-    """Architecture: keyword arguments of `MidwayConfig`."""
+    model: MethodArchitecture = Field(default_factory=dict)
+    """Architecture: keyword arguments of `MidwayConfig`; for methods that take a convolutional encoder instead, `timm`,
+    its name there, and `output_stride`."""
 
     data: DataSettings = DataSettings()
     """Where frame pairs come from."""
@@ -71,6 +75,14 @@ class RunConfig(Configuration):
         if name not in METHODS:
             raise ValueError(f"method.name is {name!r}; there are: {', '.join(sorted(METHODS))}")
         return METHODS[name].settings(**value)
+
+    @field_validator("model")
+    @classmethod
+    def _suits_the_method(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        method = info.data.get("method")
+        if method is not None:
+            METHODS[method.name].check_architecture(value)
+        return value
 
     @field_validator("views", "compat", mode="before")
     @classmethod

@@ -51,6 +51,7 @@ class Method(Trainable):
         views: The class of its `views` section.
         oddities: The class of its `compat` section.
         unit: What a sample is called.
+        dynamics: Whether it trains dynamics.
         formulas: What computes every loss, by the beginning of its name, for reading maps.
         numbers: Its settings, as they were chosen.
         network: What is trained.
@@ -64,6 +65,7 @@ class Method(Trainable):
     views: ClassVar[type[Views]]
     oddities: ClassVar[type[Oddities]] = Oddities
     unit: ClassVar[str] = "pairs"
+    dynamics: ClassVar[bool] = False
     formulas: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     numbers: MethodSettings
 
@@ -87,6 +89,13 @@ class Method(Trainable):
         self._owned = owned_parameters(self.network)
         follows = self.network.follows() if hasattr(self.network, "follows") else {}
         self.teacher = MovingAverage(follows, buffers=getattr(self.network, "averages_buffers", True))
+
+    @classmethod
+    def check_architecture(cls, model: Mapping[str, Any]) -> None:
+        """Raise a ValueError where keywords make no architecture that the method can train."""
+        if "timm" in model:
+            raise ValueError(f"method {cls.name} trains a ViT; leave out timm={model['timm']!r}")
+        MidwayConfig(**{**model, "dynamics": cls.dynamics})
 
     @abstractmethod
     def make_network(self, model: Architecture) -> nn.Module:

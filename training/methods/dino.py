@@ -187,7 +187,6 @@ class Dino(LastLayerMethod):
     views = DinoViews
     oddities = Compat
     formulas: ClassVar = {"dino": dino_loss}
-    dynamics: ClassVar[bool] = False
     numbers: DinoSettings
     network: DinoNetwork
     chosen_views: DinoViews

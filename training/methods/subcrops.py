@@ -1,0 +1,113 @@
+"""PooDLe's pairs of sub-crops: places on a jittered grid, followed into the other frame by flow (section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TRIES = 5
+
+
+class SubcropPlan(NamedTuple):
+    """Boxes of K sub-crops of each of B images and of the other frames, (B, K, 4): centre y, x, height, width."""
+
+    source: Tensor
+    target: Tensor
+
+
+def plan_subcrops(
+    flow: Tensor,
+    *,
+    count: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    jitter: float,
+    generator: torch.Generator | None = None,
+) -> SubcropPlan:
+    """Draw sub-crops and where they are in the other frame.
+
+    A centre is uniform in a cell of a grid whose side goes by the mean area; cells are drawn without replacement. It
+    moves with the flow there and a jitter. Where that leads out of the frame it is drawn again, five times in all; then
+    both sub-crops are of the same frame and place. The other one is at least as large.
+
+    Args:
+        flow: (B, 2, H, W) in pixels.
+        count: Sub-crops K of an image.
+        area: Least and most area as shares of the image.
+        aspect: Least and most width over height.
+        jitter: Largest jitter as a share of height and width.
+        generator: Where the numbers come from; None: torch's own.
+    """
+    height, width = flow.shape[-2:]
+    side = max(1, round(math.sqrt(sum(area) / 2) * min(height, width)))
+    rows, columns = height // side + 1, width // side + 1
+    known = flow.detach().cpu()
+    plans = [
+        _plan_one(known[row], (rows, columns, side), count, area, aspect, jitter, generator)
+        for row in range(len(known))
+    ]
+    source, target = (torch.stack(boxes).to(flow.device) for boxes in zip(*plans, strict=True))
+    return SubcropPlan(source, target)
+
+
+def _plan_one(
+    flow: Tensor,
+    grid: tuple[int, int, int],
+    count: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    jitter: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    rows, columns, side = grid
+    height, width = flow.shape[-2:]
+    order = torch.randperm(rows * columns, generator=generator).tolist()
+    source, target = [], []
+    for number in range(count):
+        row, column = divmod(order[number % len(order)], columns)
+        share = _uniform(*area, generator)
+        h, w = _sides(share * height * width, aspect, generator)
+        for attempt in range(TRIES + 1):
+            y = min(max((row + _uniform(0, 1, generator)) * side, h / 2), height - 1)
+            x = min(max((column + _uniform(0, 1, generator)) * side, w / 2), width - 1)
+            moved = flow[:, int(y), int(x)].tolist()
+            there_y = round(y + moved[1] + _uniform(-jitter, jitter, generator) * height)
+            there_x = round(x + moved[0] + _uniform(-jitter, jitter, generator) * width)
+            if 0 <= there_y < height and 0 <= there_x < width:
+                break
+            if attempt == TRIES:
+                there_y, there_x = y, x
+        larger = _sides(_uniform(share, area[1], generator) * height * width, aspect, generator)
+        source.append([y, x, h, w])
+        target.append([there_y, there_x, *larger])
+    return torch.tensor(source), torch.tensor(target)
+
+
+def cut(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Cut boxes (B, K, 4) out of images (B, C, H, W) and resize them, (B·K, C, size, size); zeros lie outside."""
+    height, width = images.shape[-2:]
+    y, x, h, w = boxes.float().flatten(0, 1).unbind(1)
+    zero = torch.zeros_like(y)
+    rows = torch.stack(
+        [
+            torch.stack([w / width, zero, 2 * x / width - 1], dim=1),
+            torch.stack([zero, h / height, 2 * y / height - 1], dim=1),
+        ],
+        dim=1,
+    )
+    repeated = images.repeat_interleave(boxes.shape[1], dim=0)
+    grid = F.affine_grid(rows, [len(repeated), images.shape[1], size, size], align_corners=False)
+    return F.grid_sample(repeated, grid.to(images.dtype), align_corners=False)
+
+
+def _sides(pixels: float, aspect: tuple[float, float], generator: torch.Generator | None) -> tuple[float, float]:
+    ratio = math.exp(_uniform(math.log(aspect[0]), math.log(aspect[1]), generator))
+    return math.sqrt(pixels / ratio), math.sqrt(pixels * ratio)
+
+
+def _uniform(low: float, high: float, generator: torch.Generator | None) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()
