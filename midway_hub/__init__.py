@@ -12,6 +12,7 @@ from midway_hub._version import __version__
 
 if TYPE_CHECKING:
     from midway_hub.config import MidwayConfig
+    from midway_hub.encoders import load_encoder
     from midway_hub.extraction import load_features
     from midway_hub.models.backbone import MidwayBackbone
     from midway_hub.models.network import MidwayNetwork
@@ -33,6 +34,7 @@ _HOME = {
     "MotionStream": "streaming",
     "SegmentationOutput": "outputs",
     "list_models": "registry",
+    "load_encoder": "encoders",
     "load_features": "extraction",
     "open_video": "video",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "SegmentationOutput",
     "__version__",
     "list_models",
+    "load_encoder",
     "load_features",
     "open_video",
 ]

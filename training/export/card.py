@@ -16,8 +16,19 @@ from midway_hub.training.report.record import RunRecord
 
 _TAGS = ["midway", "video", "self-supervised-learning", "vision-transformer"]
 _ARCHITECTURE = (
-    *("embed_dim", "depth", "num_heads", "dynamics", "motion_dim", "num_motion_tokens", "levels", "patch_size"),
-    "image_size",
+    *(
+        "timm",
+        "output_stride",
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "dynamics",
+        "motion_dim",
+        "num_motion_tokens",
+        "levels",
+        "patch_size",
+    ),
+    *("image_size", "positions", "num_registers"),
 )
 _NOT_RESULTS = (
     *("epoch", "time", "seconds", "per_second", "wait", "memory", "grad"),
@@ -55,8 +66,7 @@ def write_card(
         _header(licence),
         f"# {name}",
         _summary(record, step, best),
-        '## Loading\n\n```python\nfrom midway_hub import MidwayNetwork\n\nnet = MidwayNetwork.from_pretrained("path/to/'
-        'this/folder")\n```',
+        _loading(config),
         "## Architecture\n\n" + _table(("what", "value"), ((k, config[k]) for k in _ARCHITECTURE if k in config)),
         "## Training\n\n" + _table(("what", "value"), _training(record, step)),
         "## Data\n\n" + _table(("what", "value"), _data(record)),
@@ -69,6 +79,11 @@ def write_card(
     card = folder / CARD
     card.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return card
+
+
+def _loading(config: Mapping[str, Any]) -> str:
+    name, what = ("load_encoder", "") if config.get("model_type") != "midway" else ("MidwayNetwork", ".from_pretrained")
+    return f'## Loading\n\n```python\nfrom midway_hub import {name}\n\nnet = {name}{what}("path/to/this/folder")\n```'
 
 
 def _header(licence: str | None) -> str:

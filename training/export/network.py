@@ -12,15 +12,18 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from midway_hub import MidwayNetwork
 from midway_hub._durable import need_empty, sync
+from midway_hub.encoders import load_encoder
 from midway_hub.training.engine.checkpoint import BEST, CheckpointError, verify
 from midway_hub.training.engine.protocol import Trainable
 from midway_hub.training.export.card import write_card
 from midway_hub.training.report.record import RunRecord, read_run
-from midway_hub.verify import save_golden
+from midway_hub.verify import GOLDEN, save_golden
 from midway_hub.verify import verify as verify_network
 
 _log = logging.getLogger("midway_hub")
@@ -34,6 +37,7 @@ class _Best:
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES = ("float32", "float16", "bfloat16")
+SIDE = 64
 
 
 class ExportError(RuntimeError):
@@ -51,7 +55,7 @@ def export_run(
     name: str | None = None,
     command: str | None = None,
     best: bool = False,
-    finish: Callable[[MidwayNetwork], MidwayNetwork] = lambda network: network,
+    finish: Callable[[Any], Any] = lambda network: network,
 ) -> Path:
     """Write a run's weights as a network of the hub, with processor, golden outputs and a card.
 
@@ -163,26 +167,40 @@ def _best(record: RunRecord, step: int) -> _Best:
     return _Best(facts, safetensors.torch.load_file(folder / BEST))
 
 
-def _restored(trainable: Trainable, state: dict[str, Tensor], run_dir: Path) -> MidwayNetwork:
+def _restored(trainable: Trainable, state: dict[str, Tensor], run_dir: Path) -> PreTrainedModel:
     try:
         trainable.network.load_state_dict(state)
     except RuntimeError as error:
         raise ExportError(f"the checkpoint of {run_dir} does not fit its config.yaml: {error}") from error
     exported = trainable.export()
-    if not isinstance(exported, MidwayNetwork):
-        raise ExportError(f"{type(trainable).__name__} exports a {type(exported).__name__}, wanted a MidwayNetwork")
     broken = [key for key, value in exported.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise ExportError(f"the weights of {run_dir} are not finite: {', '.join(broken[:5])}; export an earlier step")
     return exported
 
 
-def _write(network: MidwayNetwork, folder: Path) -> None:
+def _write(network: PreTrainedModel, folder: Path) -> None:
     network.save_pretrained(folder)
-    save_golden(MidwayNetwork.from_pretrained(folder), folder)
+    if isinstance(network, MidwayNetwork):
+        save_golden(MidwayNetwork.from_pretrained(folder), folder)
+    else:
+        save_file({"features": _features(network)}, folder / GOLDEN, metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def _features(network: Any) -> Tensor:
+    """What an encoder says of a picture that never changes, float32 on the CPU."""
+    picture = torch.linspace(-2, 2, 3 * SIDE * SIDE).reshape(1, 3, SIDE, SIDE)
+    return network.float().encode(picture).last.contiguous()
 
 
 def _check(folder: Path) -> None:
+    loaded = load_encoder(folder)
+    if not isinstance(loaded, MidwayNetwork):
+        stored = safetensors.torch.load_file(folder / GOLDEN)["features"]
+        if not torch.allclose(_features(loaded), stored, rtol=1e-3, atol=1e-4):
+            raise ExportError("the exported encoder does not give the features of the one that was trained")
+        return
     failed = [f"{check.name}: {check.detail}" for check in verify_network(folder) if check.passed is False]
     if failed:
         raise ExportError(f"the exported network does not pass its checks: {'; '.join(failed)}")

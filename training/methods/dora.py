@@ -26,6 +26,7 @@ from midway_hub.training.data.needs import (
     ViewSize,
 )
 from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.initial import initialise_encoder
 from midway_hub.training.losses import at_least_float32, entropy, teacher_probabilities
 from midway_hub.training.methods.base import Architecture, hub_network
 from midway_hub.training.methods.centre import Centre
@@ -167,6 +168,7 @@ class DoraNetwork(nn.Module):
             )
         self.settings, self.compat = settings, compat
         self.model = MidwayNetwork(config)
+        initialise_encoder(self.model, settings.initial)
         self.student_head = DinoHead(config.embed_dim, settings.head)
         self.teacher_head = copy.deepcopy(self.student_head).requires_grad_(False)
         self.centre = Centre(settings.head.prototypes, settings.centre_momentum)

@@ -28,6 +28,7 @@ from midway_hub.training.data.needs import (
     ViewSize,
 )
 from midway_hub.training.engine.protocol import StepOutput
+from midway_hub.training.initial import initialise_encoder
 from midway_hub.training.losses import at_least_float32, entropy
 from midway_hub.training.methods.base import Architecture, hub_network
 from midway_hub.training.methods.block_masks import draw_block_masks
@@ -217,6 +218,7 @@ class TcoreNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         self.model = MidwayNetwork(config)
+        initialise_encoder(self.model, settings.initial)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.matching = PatchMatching(config.embed_dim, settings.matching_heads)
         self.student_head = DinoHead(config.embed_dim, settings.head)
@@ -296,11 +298,10 @@ class TcoreNetwork(nn.Module):
         past, future = (
             (cross_entropy(side, found.target, temperature) * found.weight).sum() for side in (found.past, found.future)
         )
-        apart = (at_least_float32(found.past) - at_least_float32(found.future)).square()
         return {
             "past": settings.past_weight * past,
             "future": settings.future_weight * future,
-            "agreement": settings.agreement_weight * apart.sum() / max(1, apart.numel()),
+            "agreement": settings.agreement_weight * agreement_loss(found.past, found.future),
         }
 
     @torch.no_grad()
@@ -349,6 +350,12 @@ def view_loss(globals_: Tensor, locals_: Tensor, teacher: Tensor, temperature: f
     return (local + 2 * crossed) / pairs
 
 
+def agreement_loss(past: Tensor, future: Tensor) -> Tensor:
+    """Mean squared difference of two completions (M, K), before any temperature; both have gradients."""
+    apart = (at_least_float32(past) - at_least_float32(future)).square()
+    return apart.sum() / max(1, apart.numel())
+
+
 def koleo_loss(features: Tensor) -> Tensor:
     """Mean of −log of the distance to the nearest other one, of unit vectors (Sablayrolles et al. 2019).
 
@@ -372,7 +379,13 @@ class Tcore(LastLayerMethod):
     settings = TcoreSettings
     views = TcoreViews
     unit = "clips"
-    formulas: ClassVar = {"dino": view_loss, "koleo": koleo_loss, "past": cross_entropy, "future": cross_entropy}
+    formulas: ClassVar = {
+        "dino": view_loss,
+        "koleo": koleo_loss,
+        "past": cross_entropy,
+        "future": cross_entropy,
+        "agreement": agreement_loss,
+    }
     numbers: TcoreSettings
     network: TcoreNetwork
 
