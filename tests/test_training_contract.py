@@ -28,6 +28,8 @@ TINY = (
     "model.embed_dim=48",
     "model.depth=3",
     "model.num_heads=4",
+    "model.levels=[1]",
+    "model.motion_dim=16",
     "data.workers=0",
     "data.visits_per_step=2",
     "data.pairs_per_visit=2",
@@ -37,7 +39,7 @@ TINY = (
     "engine.log_every=1",
     "engine.progress=false",
 )
-OWN = {"densecl": ["method.queue=64"], "midway": ["model.levels=[1]", "model.motion_dim=16", "model.midway_heads=2"]}
+OWN = {"densecl": ["method.queue=64"]}
 CPU = torch.device("cpu")
 
 
