@@ -8,6 +8,7 @@ EXTRAS = {
     "lightning_fabric": "train",
     "h5py": "flow",
     "cv2": "peers",
+    "ptlflow": "ptlflow",
     "skimage": "photographs",
     "submitit": "slurm",
     "tensorboard": "tensorboard",

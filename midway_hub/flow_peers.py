@@ -225,7 +225,7 @@ class PtlFlow:
             import ptlflow
             from ptlflow.utils.io_adapter import IOAdapter
         except ImportError as error:
-            raise ImportError(f"{PTLFLOW}{model} needs the package ptlflow: pip install ptlflow") from error
+            raise ImportError(f"{PTLFLOW}{model} needs the package ptlflow: {how_to_install('ptlflow')}") from error
         chosen = "things" if weights is None else str(weights)
         try:
             with torch.random.fork_rng(devices=()):

@@ -45,7 +45,9 @@ def run(installed: Path, tmp_path: Path, code: str) -> str:
 def test_the_wheel_holds_every_module_of_the_repository(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    modules = [path for path in tracked if path.startswith(("midway_hub/", "training/", "model_cards/"))]
+    links = ("midway_hub/training", "midway_hub/model_cards")
+    ours = ("midway_hub/", "training/", "model_cards/")
+    modules = [path for path in tracked if path.startswith(ours) and path not in links]
     assert modules
     expected = {f"midway_hub/{p}" if p.startswith(("training/", "model_cards/")) else p for p in modules}
     assert expected <= names
@@ -74,3 +76,29 @@ print(midway_hub.__file__)
 def test_importing_the_installed_package_stays_light(installed, tmp_path):
     heavy = ("transformers", "timm", "torchvision", "torch")
     assert run(installed, tmp_path, f"import sys, midway_hub; print([m for m in {heavy} if m in sys.modules])") == "[]"
+
+
+def test_lint_sees_across_the_folders(tmp_path):
+    """A wrong type, and a name that is not there, in one file of the training package about another one."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-C", ROOT, "--null", "-T", "-", "-cf", tmp_path / "tree.tar"], input=tracked, check=True)
+    subprocess.run(["tar", "-C", clone, "-xf", tmp_path / "tree.tar"], check=True)
+    planted = clone / "training" / "planted.py"
+    planted.write_text(
+        "from midway_hub.training.timeline import Timeline\n\n"
+        'line = Timeline(steps="x", steps_per_epoch=1, batch_size=1, visits_per_step=1)\nprint(line.there_is_none)\n'
+    )
+    ran = subprocess.run([sys.executable, "-m", "mypy"], cwd=clone, capture_output=True, text=True)
+    assert ran.returncode != 0
+    assert 'Argument "steps" to "Timeline" has incompatible type "str"' in ran.stdout
+    assert '"Timeline" has no attribute "there_is_none"' in ran.stdout
+
+
+def test_a_bare_checkout_imports_its_own_training_code(tmp_path):
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-C", ROOT, "--null", "-T", "-", "-cf", tmp_path / "tree.tar"], input=tracked, check=True)
+    subprocess.run(["tar", "-C", tmp_path, "-xf", tmp_path / "tree.tar"], check=True)
+    code = "import midway_hub.training, midway_hub; print(midway_hub.__file__, midway_hub.training.__file__)"
+    assert run(tmp_path, tmp_path, code).count(str(tmp_path)) == 2

@@ -52,7 +52,7 @@ def _column(clip: Clip, draw: ViewDraw, views: dict[str, Tensor], frame: int, wi
             cell
             for group in draw.groups
             if (0 < len(_of_frame(draw, group, frame)) <= LARGE) == large
-            for cell in _cells(group, draw, views, frame, (width - 2 * GAP) // 3 if large else (width - 3 * GAP) // 4)
+            for cell in _cells(group, draw, views, frame, (width - 4 * GAP) // 3 if large else (width - 5 * GAP) // 4)
         ]
         if cells:
             parts.append(_grid(cells, width))
