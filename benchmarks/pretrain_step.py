@@ -2,6 +2,7 @@
 
     python benchmarks/pretrain_step.py                                              # a small model on CPU
     python benchmarks/pretrain_step.py --device cuda --model vits --batch 50 --precision bf16 --compile
+    python benchmarks/pretrain_step.py --before CHECKOUT/.venv/bin/python           # beside an earlier build's step
 
 The plain step gives the same losses (checked before anything is timed) and is written as one would first write it:
 softmax attention by hand, every crop and every direction through the networks on its own, one cross-entropy after the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -246,6 +248,30 @@ def make_step(kind: str, arguments: argparse.Namespace) -> Step:
     return step
 
 
+def other_build(python: str) -> Callable[[], object]:
+    """Start another checkout's step in a process of its own; every call has it take one."""
+    child = subprocess.Popen(
+        [python, __file__, *sys.argv[1:], "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    sent, said = child.stdin, child.stdout
+
+    def take() -> None:
+        print(file=sent, flush=True)
+        if said.readline() != "done\n":
+            raise SystemExit(f"{python} cannot take the step: see above")
+
+    return take
+
+
+def serve(step: Step) -> None:
+    """Take a step for every line that comes in."""
+    for _ in sys.stdin:
+        step()
+        print("done", flush=True)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
@@ -257,6 +283,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="time the compiled step too")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of every implementation")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
+    parser.add_argument("--before", help="the Python of another checkout's environment: its step is timed, too")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--peak-tflops", type=float, help="the device's peak, where it is not a known GPU")
     return parser.parse_args()
 
@@ -265,6 +293,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.serve:
+        return serve(make_step("ours", arguments))
     kinds = ["ours", "plain", *(["ours, compiled"] if arguments.compile else [])]
     steps = {kind: make_step(kind, arguments) for kind in kinds}
     difference = largest_difference(steps["ours"], steps["plain"])
@@ -272,11 +302,17 @@ def main() -> None:
     if not difference < allowed:
         raise SystemExit(f"the two steps disagree: losses differ by {difference:.2g}, allowed is {allowed:g}")
     forward, needed = operations(steps["ours"])
-    taken = medians(dict(steps), arguments.rounds, torch.device(arguments.device))
+    cases: dict[str, Callable[[], object]] = dict(steps)
+    if arguments.before:
+        cases["before"] = other_build(arguments.before)
+    taken = medians(cases, arguments.rounds, torch.device(arguments.device))
     memory = {kind: peak_memory(kind, arguments) for kind in kinds}
+    before = taken.pop("before", None)
     console = Console(width=120)
     console.print(_step_table(arguments, taken, memory, needed))
     console.print(_parts_table(seconds_of_parts(make_step("ours", arguments), arguments.rounds)))
+    if before is not None:
+        console.print(f"a step takes {taken['ours'] / before:.3f} of what it took before ({before:.4f} s)")
     console.print(f"losses of the two implementations differ by {difference:.1e} at most, relative")
     console.print(
         f"a pair takes {forward / 2 / arguments.batch / 1e9:.1f} G multiply-adds forward, and "
