@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from midway_hub.app import pair as pairs
 from midway_hub.app import server
-from midway_hub.app.clips import Clip, VideoClip, looked_at
+from midway_hub.app.clips import FramePair, VideoClip, looked_at
 from midway_hub.app.networks import Chosen, Networks
 from midway_hub.app.pair import Pair
 from midway_hub.app.session import UPLOAD, Session, Sessions
@@ -185,7 +185,7 @@ def test_no_served_file_keeps_an_ending_that_browsers_run(uploads, video):
 
 def test_two_pictures_are_two_frames(uploads, picture):
     clip, film = uploads.take([picture("a.png"), picture("b.png")], no_progress)
-    assert isinstance(clip, Clip)
+    assert isinstance(clip, FramePair)
     assert clip.name == "a.png → b.png"
     assert film is None
 

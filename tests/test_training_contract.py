@@ -159,6 +159,18 @@ def test_a_step_reads_as_a_map(name):
     assert " -\n" not in losses.replace("  ", " "), "every loss says where its formula is"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_are_finite_and_exact_in_half_precision(name):
+    parts = build_parts(tiny(name))
+    batch = parts.batches.finish(next(iter(parts.batches.iterate(0, 1))), CPU)
+    parts.method.network.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = parts.method.network(batch)
+    assert {loss.dtype for loss in output.losses.values()} == {torch.float32}
+    assert all(torch.isfinite(value).all() for value in {**output.losses, **output.diagnostics}.values())
+    sum(output.losses.values()).backward()
+
+
 STATELESS = ("croco", "dino", "dynamo", "midway", "tdv", "densecl")
 """Methods whose samples do not meet within a micro-batch, so that two micro-batches make one batch."""
 

@@ -189,7 +189,9 @@ def test_opening_a_provider_leaves_torchs_random_numbers_alone():
 
 def test_ptlflow_that_is_not_installed_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ptlflow", None)
-    with pytest.raises(ImportError, match=r"^ptlflow:raft_small needs the package ptlflow: pip install ptlflow$"):
+    with pytest.raises(
+        ImportError, match=r"^ptlflow:raft_small needs the package ptlflow: pip install 'midway-hub\[ptlflow\]'$"
+    ):
         opened("ptlflow:raft_small")
 
 

@@ -280,7 +280,7 @@ def test_a_checkpoint_holds_the_centre_and_nothing_that_is_gathered():
     assert not any("teacher_sum" in name or "teacher_count" in name for name in names)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["midway", "dino", "dynamo"])
 def test_four_micro_batches_of_two_are_one_of_eight(name):
     batch = views(8, dtype=torch.float64)
     whole, parts = make(name), make(name)
@@ -356,7 +356,7 @@ def test_no_clip_measures_only():
     assert measured.keys() == {"gradient_norm_student", "gradient_norm_dynamics"}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["midway", "dino", "dynamo"])
 def test_parameter_groups_hold_every_trainable_parameter_once(name):
     method = make(name)
     grouped = [id(p) for group in method.make_optimizer().param_groups for p in group["params"]]

@@ -10,6 +10,7 @@ from torch import nn
 
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.training.config import load_config
+from midway_hub.training.evaluation.propagation.encoders import load_encoder as load_measured
 from midway_hub.training.methods import make_method
 from midway_hub.training.methods.affine import inverse, survives, transformed, undone
 from midway_hub.training.methods.block_masks import draw_block_masks
@@ -661,6 +662,12 @@ def test_methods_of_maps_train_a_convolutional_encoder_and_hand_it_over(name, tm
     loaded = load_encoder(tmp_path / "run" / "export")
     assert loaded.encode(torch.randn(1, 3, 64, 64)).last.shape == (1, 512, 2, 2)
     assert "timm" in (tmp_path / "run" / "export" / "README.md").read_text()
+    measured = load_measured(str(tmp_path / "run" / "export"), layer=-2)
+    assert measured.encode(torch.randn(1, 3, 64, 96)).shape == (1, 256, 4, 6)
+    with pytest.raises(ValueError, match="there is no map 9"):
+        load_measured(str(tmp_path / "run" / "export"), layer=9)
+    with pytest.raises(ValueError, match=r"load_encoder"):
+        MidwayNetwork.from_pretrained(tmp_path / "run" / "export")
 
 
 def test_a_convolutional_encoder_is_no_vit_and_a_name_that_timm_lacks_is_said():

@@ -22,7 +22,7 @@ def dino_loss(student: Tensor, teacher: Tensor, *, temperature: float, frames: i
     Returns:
         The mean over batch and the pairs of `dino_pairs(Q, V, frames)`, a scalar in float32 or better.
     """
-    with torch.autocast(student.device.type, enabled=False):
+    with exactly(student):
         student = at_least_float32(student) / temperature
         wanted = _wanted_pairs(teacher.shape[1], student.shape[1], student.device, frames)
         agreement = teacher.to(student.dtype) @ student.transpose(1, 2)  # (B, Q, V)
@@ -77,6 +77,11 @@ def _wanted_pairs(global_views: int, views: int, device: torch.device, frames: i
     teacher, student = torch.arange(global_views, device=device)[:, None], torch.arange(views, device=device)
     same_box = (student - teacher) % (global_views // frames) == 0
     return ~same_box | (student >= global_views)
+
+
+def exactly(tensor: Tensor) -> torch.autocast:
+    """Switch autocast off for a while: what is within computes in its own precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

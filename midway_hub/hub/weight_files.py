@@ -223,9 +223,12 @@ def check_model_type(config: Mapping[str, Any], where: str) -> None:
         ValueError: It belongs to another model.
     """
     if config.get("model_type") != MODEL_TYPE:
+        hint = ""
+        if config.get("model_type") == "midway_conv":
+            hint = " Convolutional encoders that training made are loaded by midway_hub.load_encoder."
         raise ValueError(
             f"{where} describes a model of type {shown(config.get('model_type'))}; MidwayNetwork loads {MODEL_TYPE!r} "
-            "only."
+            f"only.{hint}"
         )
 
 

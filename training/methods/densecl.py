@@ -23,7 +23,7 @@ from midway_hub.training.data.needs import (
     ViewSize,
 )
 from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.losses import at_least_float32
+from midway_hub.training.losses import at_least_float32, exactly
 from midway_hub.training.methods.backbone import Backbone, BackboneMethod, make_backbone
 from midway_hub.training.methods.base import Architecture
 from midway_hub.training.methods.optimisation import ConstantTeacherSettings, SgdSettings
@@ -204,7 +204,8 @@ class DenseclNetwork(nn.Module):
 def matched_cells(features: Tensor, key_features: Tensor) -> Tensor:
     """Return, for every cell of a map (B, D, h, w), the most similar one of another, (B, h·w) (section 3.3)."""
     ours, theirs = (F.normalize(at_least_float32(maps).flatten(2), dim=1) for maps in (features, key_features))
-    return (ours.mT @ theirs).argmax(dim=2)
+    with exactly(ours):
+        return (ours.mT @ theirs).argmax(dim=2)
 
 
 def contrast_loss(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
@@ -216,8 +217,9 @@ def contrast_loss(query: Tensor, positive: Tensor, negatives: Tensor, temperatur
         negatives: (Q, C).
         temperature: What similarities are divided by.
     """
-    first = (query * positive).sum(dim=1, keepdim=True)
-    logits = torch.cat([first, query @ negatives.to(query.dtype).mT], dim=1) / temperature
+    with exactly(query):
+        first = (query * positive).sum(dim=1, keepdim=True)
+        logits = torch.cat([first, query @ negatives.to(query.dtype).mT], dim=1) / temperature
     return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
 
 

@@ -27,7 +27,7 @@ from midway_hub.training.data.needs import (
 )
 from midway_hub.training.engine.protocol import StepOutput
 from midway_hub.training.initial import initialise_encoder
-from midway_hub.training.losses import at_least_float32, entropy, teacher_probabilities
+from midway_hub.training.losses import at_least_float32, entropy, exactly, teacher_probabilities
 from midway_hub.training.methods.base import Architecture, hub_network
 from midway_hub.training.methods.centre import Centre
 from midway_hub.training.methods.dino import LastLayerMethod, LastLayerSettings
@@ -195,7 +195,8 @@ class DoraNetwork(nn.Module):
             teacher = teacher_probabilities(answers, self.centre.value, temperature=settings.teacher_temperature)
             if self.training:
                 self.centre.gather(answers)
-            masks = self.track(seen, count)  # (K, B, T, N)
+            with exactly(frames):
+                masks = self.track(seen, count)  # (K, B, T, N)
             masked = self._masked(frames, masks)
         student = self._answers(masked.flatten(0, 2)).unflatten(0, masked.shape[:3])
         near = self._answers(locals_.flatten(0, 2)).unflatten(0, locals_.shape[:3])

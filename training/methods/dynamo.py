@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,7 +20,7 @@ from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.training.data.needs import Crops, Frames, Needs, Views, ViewSize
 from midway_hub.training.data.views.settings import ViewSettings
 from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.losses import at_least_float32, dino_loss
+from midway_hub.training.losses import at_least_float32, dino_loss, exactly
 from midway_hub.training.methods.base import Architecture, HubMethod, hub_network
 from midway_hub.training.methods.causal import CausalTransformer
 from midway_hub.training.methods.dino import Dino, DinoNetwork, DinoSettings
@@ -42,6 +42,12 @@ class TransformerSettings(Settings):
 
     heads: int = Field(6, ge=1)
     """Attention heads."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> TransformerSettings:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        return self
 
 
 class DynamoSettings(DinoSettings):
@@ -261,7 +267,8 @@ def covariance_loss(embeddings: Tensor) -> Tensor:
     """Mean squared covariance of two different numbers of embeddings (n, D) (DynaMo, eq. 3; Bardes et al. 2022)."""
     values = at_least_float32(embeddings)
     centred = values - values.mean(dim=0)
-    covariance = centred.mT @ centred / max(1, len(values) - 1)
+    with exactly(values):
+        covariance = centred.mT @ centred / max(1, len(values) - 1)
     off = covariance - torch.diag(covariance.diagonal())
     width = values.shape[1]
     return off.square().sum() / max(1, width * (width - 1))

@@ -29,7 +29,7 @@ from midway_hub.training.data.needs import (
 )
 from midway_hub.training.engine.protocol import StepOutput
 from midway_hub.training.initial import initialise_encoder
-from midway_hub.training.losses import at_least_float32, entropy
+from midway_hub.training.losses import at_least_float32, entropy, exactly
 from midway_hub.training.methods.base import Architecture, hub_network
 from midway_hub.training.methods.block_masks import draw_block_masks
 from midway_hub.training.methods.centre import Centre
@@ -365,7 +365,8 @@ def koleo_loss(features: Tensor) -> Tensor:
     units = F.normalize(at_least_float32(features), dim=-1)
     if len(units) < 2:
         return units.sum() * 0.0
-    similar = units.detach() @ units.detach().mT
+    with exactly(units):
+        similar = units.detach() @ units.detach().mT
     similar.fill_diagonal_(-1)
     nearest = units[similar.argmax(dim=1)]
     return -(F.pairwise_distance(units, nearest, eps=KOLEO_EPSILON) + KOLEO_EPSILON).log().mean()

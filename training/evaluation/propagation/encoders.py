@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from midway_hub import MidwayNetwork
+from midway_hub import MidwayNetwork, encoders
 from midway_hub.analysis.propagation_features import FeatureSource, network_features
-from midway_hub.analysis.propagation_frames import Encoder
+from midway_hub.analysis.propagation_frames import Encoder, FrameEncoder
 from midway_hub.devices import checked_device
+from midway_hub.models.convolutional import ConvNetwork
 from midway_hub.training.evaluation.propagation.timm_encoders import load_module, module_frames
 from midway_hub.training.evaluation.weights import describe_network, weights_digest
 
@@ -43,6 +44,36 @@ def network_encoder(
     encode = network_features(network, features, layer=layer)
     settings = {"features": features, "layer": layer, "frames": encode.described(), **describe_network(network)}
     return MeasuredEncoder(f"{name} {features} {layer}", encode, settings, network.device)
+
+
+def maps_encoder(network: ConvNetwork, *, name: str, layer: int = -1) -> MeasuredEncoder:
+    """Take a map of a convolutional encoder that a run exported.
+
+    Args:
+        network: In eval mode.
+        name: What tables call it.
+        layer: Map from 0; negatives from the last.
+
+    Raises:
+        ValueError: There is no such map.
+    """
+    count = len(network.dims)
+    if not -count <= layer < count:
+        raise ValueError(f"{name} has {count} maps, numbered from 0 (or from -1 backwards); there is no map {layer}")
+    encode = FrameEncoder(
+        lambda frames: network.encode(frames.to(network.dtype), layers=[layer]).layers[0], multiple=network.strides[-1]
+    )
+    settings = {
+        "features": "maps",
+        "layer": layer,
+        "frames": encode.described(),
+        "weights": name,
+        "sha256": weights_digest(network),
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "device": str(network.device),
+        **encode.normalisation.to_dict(),
+    }
+    return MeasuredEncoder(f"{name} {layer}", encode, settings, network.device)
 
 
 def module_encoder(module: nn.Module, *, name: str, layer: int = -1) -> MeasuredEncoder:
@@ -86,7 +117,9 @@ def load_encoder(
         raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
     precision = getattr(torch, dtype)
     if not name.startswith(TIMM):
-        network = MidwayNetwork.from_pretrained(name, device=device, dtype=precision)
+        network = encoders.load_encoder(name, device=device, dtype=precision)
+        if isinstance(network, ConvNetwork):
+            return maps_encoder(network, name=name, layer=layer)
         return network_encoder(network, name=name, features=features, layer=layer)
     place = checked_device(device)
     module = load_module(name.removeprefix(TIMM))
