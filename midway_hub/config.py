@@ -12,7 +12,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 
 from midway_hub import registry
 from midway_hub._messages import shown
-from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig, SegmentationHeadConfig
+from midway_hub.heads import CorrelationHeadConfig, FlowHeadConfig, PairDecoderConfig, SegmentationHeadConfig
 
 TARGET_NETWORKS = ("ema", "shared")
 POSITIONS = ("learned", "rope")
@@ -66,6 +66,8 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         gating: Whether gating units scale the residuals of the forward predictor (paper Table 3).
         target_network: `"ema"` keeps two encoders (student for source frames, teacher for target frames and plain
             features); `"shared"` keeps one, as finetuned checkpoints do.
+        pair_decoder: What a decoder of one frame given another is made of (`PairDecoderConfig` or keywords), as CroCo
+            pretrains it; None: there is none.
         flow_head: What a flow head is made of: `FlowHeadConfig`, `CorrelationHeadConfig`, or keywords for one, of which
             `kind` tells which. None: there is none.
         segmentation_head: What a segmentation head is made of (`SegmentationHeadConfig` or keywords); None: none.
@@ -108,6 +110,7 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         refinement: bool = True,
         gating: bool = True,
         target_network: str = "ema",
+        pair_decoder: PairDecoderConfig | Mapping[str, Any] | None = None,
         flow_head: FlowHeadConfig | CorrelationHeadConfig | Mapping[str, Any] | None = None,
         segmentation_head: SegmentationHeadConfig | Mapping[str, Any] | None = None,
         initializer_range: float = 0.02,
@@ -138,6 +141,7 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
         self.gating = gating
         self.target_network = target_network
         # Plain data, so that transformers can save and compare it.
+        self.pair_decoder = None if pair_decoder is None else PairDecoderConfig.of(pair_decoder).to_dict()
         self.flow_head = None if flow_head is None else FlowHeadConfig.of(flow_head).to_dict()
         self.segmentation_head = (
             None if segmentation_head is None else SegmentationHeadConfig.of(segmentation_head).to_dict()
@@ -226,8 +230,11 @@ class MidwayConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"levels must be different encoder blocks between 0 and {self.depth - 1}, coarse (late) to fine "
                 f"(early), got {shown(self.levels)}"
             )
-
-        if self.flow_head is not None and not self.dynamics and self.flow_head.get("dynamics", True):
+        head = self.flow_head or {"dynamics": False}
+        if head.get("reads") == "decoder":
+            if self.pair_decoder is None:
+                raise ValueError("flow_head.reads is 'decoder', and there is no pair_decoder; give both, or neither")
+        elif not self.dynamics and head.get("dynamics", True):
             raise ValueError(
                 "a flow head reads the dynamics' predictions, and dynamics is false; a head of kind 'correlation' does "
                 "without them by flow_head.dynamics=false"

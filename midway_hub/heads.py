@@ -18,6 +18,7 @@ MOST_SCALES = 64
 FEATURES = ("encoder", "backward")
 FLOW_KINDS = ("dpt", "correlation")
 FIRST = ("zero", "matching", "coarse")
+READS = ("dynamics", "decoder")
 MOST_UPDATES = 256
 NECKS = ("pyramid", "lateral", "none")
 
@@ -59,6 +60,27 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class PairDecoderConfig(HeadConfig):
+    """A decoder of one frame given another (CroCo v2). The defaults are those of Midway's comparison.
+
+    Attributes:
+        dim: Width.
+        depth: Blocks.
+        heads: Attention heads; the width over them is a multiple of 4, as heads turn by place.
+    """
+
+    dim: int = 192
+    depth: int = 12
+    heads: int = 6
+
+    def _check(self) -> None:
+        for name in ("dim", "depth", "heads"):
+            _counts(name, (getattr(self, name),))
+        if self.dim % (4 * self.heads):
+            raise ValueError(f"a decoder's dim over its heads is a multiple of 4, got {self.dim} over {self.heads}")
+
+
+@dataclass(frozen=True)
 class FlowHeadConfig(HeadConfig):
     """A DPT head that reads optical flow off the dynamics (paper App. B.4). The defaults are CroCo v2's sizes.
 
@@ -70,6 +92,7 @@ class FlowHeadConfig(HeadConfig):
         scale_bounds: Least and largest scale of the Laplacian in pixels (a and b of the bounded loss).
         tile: Height and width in pixels of the training crop, which tiled flow takes its windows from.
         tiled: Whether flow is estimated in such windows unless told otherwise; False: on whole frames.
+        reads: What flow is read off: the `dynamics`, or the `decoder` of a network that completes frames (CroCo v2).
     """
 
     layer_dims: tuple[int, ...] = (96, 192, 384, 768)
@@ -78,6 +101,7 @@ class FlowHeadConfig(HeadConfig):
     scale_bounds: tuple[float, float] = (0.25, 4.0)
     tile: tuple[int, int] = (320, 384)
     tiled: bool = False
+    reads: str = "dynamics"
     kind: str = "dpt"
 
     @classmethod
@@ -93,6 +117,7 @@ class FlowHeadConfig(HeadConfig):
 
     def _check(self) -> None:
         _one_of("kind", self.kind, ("dpt",))
+        _one_of("reads", self.reads, READS)
         for name, count in (("layer_dims", 4), ("tile", 2)):
             _widths(name, getattr(self, name), count)
         _counts("feature_dim", (self.feature_dim,))

@@ -95,7 +95,7 @@ def test_an_encoder_that_sees_all_patches_gives_what_it_gives_for_the_image():
 
 def test_croco_hands_flow_four_maps_and_wants_rotary_positions():
     method = make("croco", decoder={"dim": 24, "depth": 3, "heads": 2})
-    maps = method.network.pair_features(torch.randn(1, 3, 32, 32), torch.randn(1, 3, 32, 32))
+    maps = method.network.model.pair_features(torch.randn(1, 3, 32, 32), torch.randn(1, 3, 32, 32))
     assert [tuple(found.shape) for found in maps] == [(1, 48, 4, 4), (1, 24, 4, 4), (1, 24, 4, 4), (1, 24, 4, 4)]
     with pytest.raises(ValueError, match=r"needs model\.positions=rope, got 'learned'"):
         make("croco", model={"positions": "learned"})
@@ -103,7 +103,7 @@ def test_croco_hands_flow_four_maps_and_wants_rotary_positions():
 
 def test_the_decoders_default_sizes_are_those_that_midways_comparison_gives_away():
     config = load_config("paper/croco_bdd_vits", ["data.path=videos"])
-    decoder = make_method("croco", config.method, {"embed_dim": 384}, LINE).network.decoder
+    decoder = make_method("croco", config.method, {"embed_dim": 384}, LINE).network.model.pair_decoder
     count = sum(p.numel() for p in decoder.parameters())
     assert 7.2e6 < count < 7.5e6
 
@@ -675,3 +675,32 @@ def test_a_convolutional_encoder_is_no_vit_and_a_name_that_timm_lacks_is_said():
         load_config("small/croco", ["model.timm=resnet10t"])
     with pytest.raises(ValueError, match="timm has no model 'resnet5o'; did you mean"):
         load_config("small/flowe", ["~model", "model.timm=resnet5o"])
+
+
+def test_crocos_flow_is_read_off_its_own_decoder(tmp_path):
+    from midway_hub.training.kinds import kind
+    from midway_hub.training.pretraining import pretrain
+
+    small = ["data.workers=0", "data.world.size=[48,64]", "engine.progress=false", "engine.log_every=1"]
+    run = load_config("small/croco", ["steps=2", "data.visits_per_step=2", "data.pairs_per_visit=2", *small])
+    pretrain(run, tmp_path / "croco")
+    flow = kind("flow")
+    options = [f"start.weights={tmp_path / 'croco' / 'export'}", "data.batch_size=2", "steps=2", *small]
+    options += ["evaluation.every_steps=2", "evaluation.limit=2"]
+    trained = flow.load("small/flow", [*options, "task.head.reads=decoder"])
+    flow.run(trained, tmp_path / "flow")
+    network = MidwayNetwork.from_pretrained(tmp_path / "flow" / "export")
+    assert network.flow_reads_decoder
+    assert not network.config.dynamics
+    frames = torch.randn(3, 1, 3, 48, 72)
+    outputs = list(network.flow_of_clip(frames, both=True))
+    assert [output.flow.shape for output in outputs] == [(1, 2, 48, 72)] * 2
+    torch.testing.assert_close(outputs[1].flow, network.flow(frames[1], frames[2]).flow)
+    pretrained = MidwayNetwork.from_pretrained(tmp_path / "croco" / "export")
+    with torch.no_grad():
+        maps = pretrained.pair_features(frames[0], frames[1])
+    assert [found.shape[1] for found in maps] == [96, 64, 64, 64]
+    moved = network.pair_decoder.blocks[0].query.weight - pretrained.pair_decoder.blocks[0].query.weight
+    assert moved.abs().max() < 0.05  # it began with the pretrained one
+    with pytest.raises(ValueError, match=r"task\.head\.reads=decoder: .* has none; croco trains one"):
+        flow.run(flow.load("small/flow", [*options[1:], "task.head.reads=decoder"]), tmp_path / "none")

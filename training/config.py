@@ -29,6 +29,7 @@ _DECIDED = {
     "dynamics": "the method, or start.dynamics, says whether there are any",
     "drop_path_rate": "the method's own, or start.drop_path",
     "target_network": "the method says which encoders there are",
+    "pair_decoder": "method croco makes it of method.decoder",
     "flow_head": "a run of kind flow makes it of task.head",
     "segmentation_head": "a run of kind segmentation makes it of task.head",
 }

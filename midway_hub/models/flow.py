@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from midway_hub._tensors import need_finite
 from midway_hub.config import MidwayConfig
-from midway_hub.heads import AnyFlowHeadConfig, CorrelationHeadConfig, FlowHeadConfig
+from midway_hub.heads import AnyFlowHeadConfig, CorrelationHeadConfig, FlowHeadConfig, PairDecoderConfig
 from midway_hub.models._heads import Head
 from midway_hub.models.dpt import DPT
 from midway_hub.models.tiling import Size, overlapping_windows, pad_to, predict_in_windows, round_up
@@ -31,7 +31,7 @@ class FlowHead(Head):
         super().__init__()
         self.config = config
         self.dpt = DPT(
-            [network.embed_dim] * 4,
+            [network.embed_dim, *[_width(config, network)] * 3],
             layer_dims=config.layer_dims,
             feature_dim=config.feature_dim,
             last_dim=config.last_dim,
@@ -57,7 +57,20 @@ class FlowHead(Head):
                 raise ValueError(
                     f"a grid of {grid} holds {patches} patches and a CLS token before them, got {each.shape[1]} tokens"
                 )
-        return self.dpt([each[:, 1:].transpose(1, 2).unflatten(2, grid) for each in tokens])
+        return self.read([each[:, 1:].transpose(1, 2).unflatten(2, grid) for each in tokens])
+
+    def read(self, maps: list[Tensor]) -> Tensor:
+        """Read flow off four maps (B, D, h, w); see `forward`."""
+        return self.dpt(maps)
+
+
+def _width(config: FlowHeadConfig, network: MidwayConfig) -> int:
+    """Return how wide the maps behind the source's own are."""
+    if config.reads == "dynamics":
+        return network.embed_dim
+    if network.pair_decoder is None:
+        raise ValueError("a flow head that reads a decoder needs a network with one (pair_decoder), as croco trains it")
+    return PairDecoderConfig.of(network.pair_decoder).dim
 
 
 def flow_head_inputs(source: Tensor, motion: Motion, motion_proj: nn.Module) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from midway_hub import registry
 from midway_hub.config import MidwayConfig
-from midway_hub.heads import FlowHeadConfig, SegmentationHeadConfig
+from midway_hub.heads import FlowHeadConfig, PairDecoderConfig, SegmentationHeadConfig
 from midway_hub.models._checks import check_frames, check_pair, check_weights, normalise_layers
 from midway_hub.models.correlation.estimation import CorrelationFlow, checked_updates
 from midway_hub.models.correlation.head import CorrelationHead, FlowSequence
@@ -21,6 +21,7 @@ from midway_hub.models.dynamics import Dynamics
 from midway_hub.models.encoder import MidwayEncoder
 from midway_hub.models.flow import FlowHead, Tile, check_overlap, estimate_flow, flow_head_inputs, flow_window
 from midway_hub.models.occlusion import occluded
+from midway_hub.models.pair_decoder import PairDecoder
 from midway_hub.models.pretrained import MidwayPreTrainedModel
 from midway_hub.models.segmentation import SegmentationHead, segment_frames
 from midway_hub.outputs import ClipOutput, Features, FlowOutput, Motion, SegmentationOutput
@@ -56,6 +57,8 @@ class MidwayNetwork(MidwayPreTrainedModel):
             self.teacher = MidwayEncoder(config)
         if config.dynamics:
             self.dynamics = Dynamics(config)
+        if config.pair_decoder is not None:
+            self.pair_decoder = PairDecoder(PairDecoderConfig.of(config.pair_decoder), config)
         if config.flow_head is not None:
             head = FlowHeadConfig.of(config.flow_head)
             self.flow_head: FlowHead | CorrelationHead = (
@@ -294,6 +297,10 @@ class MidwayNetwork(MidwayPreTrainedModel):
             alike = self._alike(frames)
             yield from self._correlation().of_clip(alike, updates=updates, both=both, warm_start=warm_start)
             return
+        if self.flow_reads_decoder:
+            for pair in pairwise(frames):
+                yield self.flow(*pair, tile=tile, overlap=overlap, both=both)
+            return
         encoded: deque[dict[int, Tensor]] = deque()
         shared, follows = self.config.target_network == "shared", False
 
@@ -345,12 +352,44 @@ class MidwayNetwork(MidwayPreTrainedModel):
         sequence, motion = flow.between(flow.see(source, "student"), seen, updates, initial)
         return sequence, motion, seen.tokens
 
-    def predict_flow_and_motion(self, source: Tensor, target: Tensor) -> tuple[Tensor, Motion, dict[int, Tensor]]:
+    def pair_features(self, source: Tensor, target: Tensor) -> list[Tensor]:
+        """Return what flow is read off a network that completes frames (CroCo v2, section 4).
+
+        Args:
+            source: (B, 3, H, W), normalised; H and W multiples of the patch size.
+            target: (B, 3, H, W), normalised.
+
+        Returns:
+            Four maps (B, D, h, w): the source's of the last encoder block, then of three decoder blocks.
+
+        Raises:
+            ValueError: This checkpoint has no decoder.
+        """
+        if self.config.pair_decoder is None:
+            raise ValueError("this checkpoint has no decoder of one frame given another; croco trains one")
+        grid, last = self._grid(source), (self.config.depth - 1,)
+        (seen,), (other,) = self.encoder("student").tokens(source, last), self.encoder("teacher").tokens(target, last)
+        decoded = self.pair_decoder(seen[:, 1:], other[:, 1:], None, grid)
+        tokens = (seen[:, 1:], *(decoded[hook] for hook in self.pair_decoder.hooks()))
+        return [each.transpose(1, 2).unflatten(2, grid) for each in tokens]
+
+    @property
+    def flow_reads_decoder(self) -> bool:
+        """Whether the flow head reads the decoder, and not the dynamics."""
+        return isinstance(self.flow_head, FlowHead) and self.flow_head.config.reads == "decoder"
+
+    def predict_flow_and_motion(
+        self, source: Tensor, target: Tensor
+    ) -> tuple[Tensor, Motion | None, dict[int, Tensor]]:
         """Run `predict_flow`, and return what it was read off too.
 
         Returns:
-            The estimate; the motion; and the target frame's tokens, as from `dynamics_tokens(target, "teacher")`.
+            The estimate; the motion; and the target frame's tokens, as from `dynamics_tokens(target, "teacher")`. Of a
+            head that reads a decoder, the estimate alone.
         """
+        if self.flow_reads_decoder:
+            assert isinstance(self.flow_head, FlowHead)
+            return self.flow_head.read(self.pair_features(source, target)), None, {}
         self._require_dynamics()
         seen = self._tapped(target, "teacher")
         estimate, motion = self.flow_of_tokens(self._tapped(source, "student"), seen, self._grid(source))

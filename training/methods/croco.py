@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.models.encoder import MidwayEncoder
-from midway_hub.models.rope import RopeAttention, grid_places, rotated, rotation
+from midway_hub.models.rope import grid_places
 from midway_hub.training.data.needs import ColourRecipe, Crops, Frames, Needs, Palette, ShareRange, Views, ViewSize
 from midway_hub.training.engine.protocol import StepOutput
 from midway_hub.training.losses import at_least_float32
@@ -93,87 +91,6 @@ class CrocoSettings(PlannedLonger):
     """Sizes of the decoder."""
 
 
-class CrossDecoderBlock(nn.Module):
-    """Tokens attend to each other, then to those of the other frame; both attentions turn by place (CroCo v2, fig. 2).
-
-    Args:
-        dim: Width.
-        heads: Attention heads.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2, self.norm3, self.norm_memory = (nn.LayerNorm(dim, eps=EPSILON) for _ in range(4))
-        self.attn = RopeAttention(dim, heads, qkv_bias=True)
-        self.query, self.key, self.value, self.proj = (nn.Linear(dim, dim) for _ in range(4))
-        self.mlp = Mlp(dim, 4 * dim)
-
-    def forward(self, x: Tensor, memory: Tensor, angles: Tensor, memory_angles: Tensor) -> Tensor:
-        """Map tokens (B, L, dim) to (B, L, dim), given the other frame's (B, L', dim) and where both are."""
-        x = x + self.attn(self.norm1(x), angles)
-        x = x + self._cross(self.norm2(x), self.norm_memory(memory), angles, memory_angles)
-        return x + self.mlp(self.norm3(x))
-
-    def _cross(self, x: Tensor, memory: Tensor, angles: Tensor, memory_angles: Tensor) -> Tensor:
-        query, key, value = (
-            made.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for made in (self.query(x), self.key(memory), self.value(memory))
-        )
-        found = F.scaled_dot_product_attention(rotated(query, angles), rotated(key, memory_angles), value)
-        return self.proj(found.transpose(1, 2).flatten(2))
-
-
-class CrocoDecoder(nn.Module):
-    """Fills in the patches of one frame that are not seen, from those that are and from the other frame.
-
-    Args:
-        width: Width of the encoder.
-        settings: Sizes.
-        pixels: Numbers of a patch.
-    """
-
-    def __init__(self, width: int, settings: DecoderSettings, pixels: int) -> None:
-        super().__init__()
-        self.head_width = settings.dim // settings.heads
-        self.embed = nn.Linear(width, settings.dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, settings.dim))
-        self.blocks = nn.ModuleList([CrossDecoderBlock(settings.dim, settings.heads) for _ in range(settings.depth)])
-        self.norm = nn.LayerNorm(settings.dim, eps=EPSILON)
-        self.pixels = nn.Linear(settings.dim, pixels)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.mask_token, std=0.02)
-
-    def forward(self, seen: Tensor, other: Tensor, keep: Tensor | None, grid: tuple[int, int]) -> list[Tensor]:
-        """Decode.
-
-        Args:
-            seen: (B, K, D) encoded patches of the frame.
-            other: (B, N, D) encoded patches of the other frame.
-            keep: (B, K) which patches of the frame are seen; None: all of them, in order.
-            grid: (h, w) patches of both frames.
-
-        Returns:
-            Tokens (B, N, dim) after every block, before the last norm.
-        """
-        seen, memory = self.embed(seen), self.embed(other)
-        if keep is None:
-            x = seen
-        else:
-            hidden = self.mask_token.to(seen.dtype).expand(len(seen), other.shape[1], -1)
-            x = hidden.scatter(1, keep[..., None].expand(-1, -1, seen.shape[2]), seen)
-        angles = rotation(grid_places(grid, x.device), self.head_width)
-        found = []
-        for block in self.blocks:
-            x = block(x, memory, angles, angles)
-            found.append(x)
-        return found
-
-
 class CrocoNetwork(nn.Module):
     """An encoder of rotary positions, and the decoder.
 
@@ -188,10 +105,9 @@ class CrocoNetwork(nn.Module):
         super().__init__()
         self.settings, self.patch_size = settings, config.patch_size
         self.model = MidwayNetwork(config)
-        for module in self.model.modules():
+        for module in self.model.student.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-        self.decoder = CrocoDecoder(config.embed_dim, settings.decoder, config.num_channels * config.patch_size**2)
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         """Complete the first frame of every pair.
@@ -208,29 +124,12 @@ class CrocoNetwork(nn.Module):
         keep = draw_kept(len(first), grid[0] * grid[1], self.settings.mask_ratio, first.device)
         seen = kept_tokens(self.model.student, first, keep)
         (other,) = self.model.student.tokens(second, (self.model.config.depth - 1,))
-        decoded = self.decoder(seen[:, 1:], other[:, 1:], keep, grid)[-1]
+        decoded = self.model.pair_decoder(seen[:, 1:], other[:, 1:], keep, grid)[-1]
         wanted = patches_of(first, self.patch_size)
         hidden = torch.ones(wanted.shape[:2], dtype=torch.bool, device=first.device).scatter(1, keep, False)
-        loss = completion_loss(self.decoder.pixels(self.decoder.norm(decoded)), wanted, hidden)
+        loss = completion_loss(self.model.pair_decoder.pixels(self.model.pair_decoder.norm(decoded)), wanted, hidden)
         trivial = completion_loss(torch.zeros_like(wanted), wanted, hidden)
         return StepOutput({"completion": loss}, {"completion_trivial": trivial.detach()})
-
-    def pair_features(self, source: Tensor, target: Tensor) -> list[Tensor]:
-        """Return what flow finetuning reads: the last encoder block and three decoder blocks (CroCo v2, section 4).
-
-        Args:
-            source: (B, 3, H, W), normalised and whole.
-            target: (B, 3, H, W).
-
-        Returns:
-            Four maps (B, D, h, w): of the encoder, then of decoder blocks at a third, two thirds and the end.
-        """
-        grid = (source.shape[-2] // self.patch_size, source.shape[-1] // self.patch_size)
-        last = (self.model.config.depth - 1,)
-        seen, other = (self.model.student.tokens(frame, last)[0][:, 1:] for frame in (source, target))
-        decoded = self.decoder(seen, other, None, grid)
-        hooks = [round(len(decoded) * third / 3) - 1 for third in (1, 2, 3)]
-        return [tokens.mT.unflatten(2, grid) for tokens in (seen, *(decoded[max(0, hook)] for hook in hooks))]
 
 
 def draw_kept(count: int, patches: int, mask_ratio: float, device: torch.device) -> Tensor:
@@ -296,4 +195,5 @@ class Croco(HubMethod):
         keywords = model.to_dict() if isinstance(model, MidwayConfig) else {"positions": "rope", **model}
         if keywords.get("positions") != "rope":
             raise ValueError(f"method croco needs model.positions=rope, got {keywords.get('positions')!r}")
+        keywords["pair_decoder"] = self.numbers.decoder.model_dump()
         return CrocoNetwork(hub_network(keywords, self.name, target_network="shared"), self.numbers)

@@ -19,6 +19,7 @@ OTHER: dict[HeadName, HeadName] = {"flow_head": "segmentation_head", "segmentati
 _PARTS = {
     "student": "encoder",
     "dynamics": "dynamics",
+    "pair_decoder": "decoder",
     "flow_head": "flow head",
     "segmentation_head": "segmentation head",
 }
@@ -102,7 +103,9 @@ def _why_not(
 
 
 def _reads_dynamics(config: MidwayConfig, which: HeadName) -> bool:
-    return which == "flow_head" or (config.segmentation_head or {})["features"] == "backward"
+    if which == "flow_head":
+        return (config.flow_head or {}).get("reads") != "decoder"
+    return (config.segmentation_head or {})["features"] == "backward"
 
 
 def _classes(config: MidwayConfig) -> list[str]:

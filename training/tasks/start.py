@@ -149,7 +149,10 @@ def headed(
     values = config.to_dict() | {which: head.to_dict(), "drop_path_rate": start.drop_path, "target_network": "shared"}
     if not start.freeze:
         values[OTHER[which]] = None
-    if which == "flow_head" and not config.dynamics and getattr(head, "dynamics", True):
+    if getattr(head, "reads", None) == "decoder":
+        if config.pair_decoder is None:
+            raise ValueError(f"task.head.reads=decoder: {start.weights or 'start.model'} has none; croco trains one")
+    elif which == "flow_head" and not config.dynamics and getattr(head, "dynamics", True):
         if start.dynamics != "reinitialised":
             raise ValueError(
                 f"{start.weights} is an encoder alone, and flow is read off dynamics: start.dynamics=reinitialised "
