@@ -11,6 +11,7 @@ from torch import nn
 from midway_hub import MidwayConfig, MidwayNetwork
 from midway_hub.training.config import load_config
 from midway_hub.training.evaluation.propagation.encoders import load_encoder as load_measured
+from midway_hub.training.losses import cross_entropy
 from midway_hub.training.methods import make_method
 from midway_hub.training.methods.affine import inverse, survives, transformed, undone
 from midway_hub.training.methods.block_masks import draw_block_masks
@@ -19,7 +20,7 @@ from midway_hub.training.methods.centre import Centre
 from midway_hub.training.methods.cmp import bin_loss, bin_of, expected_flow
 from midway_hub.training.methods.croco import completion_loss, draw_kept, kept_tokens, patches_of
 from midway_hub.training.methods.densecl import contrast_loss, matched_cells
-from midway_hub.training.methods.dora import cross_entropy, last_block
+from midway_hub.training.methods.dora import last_block
 from midway_hub.training.methods.dynamo import covariance_loss, token_loss
 from midway_hub.training.methods.flowe import FlowAlignedCompat, FloweNetwork, FloweSettings
 from midway_hub.training.methods.guides import draw_guides

@@ -35,6 +35,21 @@ def teacher_probabilities(outputs: Tensor, centre: Tensor, *, temperature: float
     return ((at_least_float32(outputs) - centre) / temperature).softmax(dim=-1)
 
 
+def cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the student's distributions (Caron et al. 2021, equation 2), one for each.
+
+    Args:
+        student: (..., K) outputs of the head.
+        teacher: (..., K) probabilities, without gradient.
+        temperature: Student temperature.
+
+    Returns:
+        (...,) in float32 or better.
+    """
+    logits = at_least_float32(student) / temperature
+    return logits.logsumexp(dim=-1) - (teacher.to(logits.dtype) * logits).sum(dim=-1)
+
+
 def entropy(probabilities: Tensor) -> Tensor:
     """Mean entropy, in nats, of distributions over the last axis."""
     return torch.special.entr(probabilities).sum(dim=-1).mean()

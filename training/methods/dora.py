@@ -27,7 +27,7 @@ from midway_hub.training.data.needs import (
 )
 from midway_hub.training.engine.protocol import StepOutput
 from midway_hub.training.initial import initialise_encoder
-from midway_hub.training.losses import at_least_float32, entropy, exactly, teacher_probabilities
+from midway_hub.training.losses import at_least_float32, cross_entropy, entropy, exactly, teacher_probabilities
 from midway_hub.training.methods.base import Architecture, hub_network
 from midway_hub.training.methods.centre import Centre
 from midway_hub.training.methods.dino import LastLayerMethod, LastLayerSettings
@@ -279,21 +279,6 @@ def last_block(encoder: MidwayEncoder, images: Tensor) -> LastBlock:
     weights = torch.einsum("bhd,bnhd->bhn", queries[:, 0] * block.attn.scale, keys).softmax(dim=-1)
     first = entered[0].shape[1] - tokens.shape[1] + 1  # behind CLS and registers
     return LastBlock(tokens, weights[..., first:], queries[:, first:].flatten(2), keys[:, first:].flatten(2))
-
-
-def cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the student's distributions (Caron et al. 2021, equation 2), one for each.
-
-    Args:
-        student: (..., K) outputs of the head.
-        teacher: (..., K) probabilities, without gradient.
-        temperature: Student temperature.
-
-    Returns:
-        (...,) in float32 or better.
-    """
-    logits = at_least_float32(student) / temperature
-    return logits.logsumexp(dim=-1) - (teacher.to(logits.dtype) * logits).sum(dim=-1)
 
 
 @register

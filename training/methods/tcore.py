@@ -29,12 +29,11 @@ from midway_hub.training.data.needs import (
 )
 from midway_hub.training.engine.protocol import StepOutput
 from midway_hub.training.initial import initialise_encoder
-from midway_hub.training.losses import at_least_float32, entropy, exactly
+from midway_hub.training.losses import at_least_float32, cross_entropy, entropy, exactly
 from midway_hub.training.methods.base import Architecture, hub_network
 from midway_hub.training.methods.block_masks import draw_block_masks
 from midway_hub.training.methods.centre import Centre
 from midway_hub.training.methods.dino import LastLayerMethod, LastLayerSettings
-from midway_hub.training.methods.dora import cross_entropy
 from midway_hub.training.methods.head import DinoHead, HeadSettings
 from midway_hub.training.methods.registry import register
 

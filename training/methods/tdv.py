@@ -17,7 +17,7 @@ from midway_hub.models.blocks import CrossBlock
 from midway_hub.models.encoder import resize_position_embedding
 from midway_hub.training.data.needs import Crops, Frames, Needs, Views, ViewSize
 from midway_hub.training.engine.protocol import StepOutput
-from midway_hub.training.losses import at_least_float32, entropy, teacher_probabilities
+from midway_hub.training.losses import at_least_float32, cross_entropy, entropy, teacher_probabilities
 from midway_hub.training.methods.base import Architecture, HubMethod, hub_network
 from midway_hub.training.methods.centre import Centre
 from midway_hub.training.methods.head import DinoHead, HeadSettings
@@ -185,8 +185,7 @@ def prototype_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tens
         teacher: (..., K) probabilities, without gradient.
         temperature: Student temperature.
     """
-    logits = at_least_float32(student) / temperature
-    return (logits.logsumexp(dim=-1) - (teacher * logits).sum(dim=-1)).mean()
+    return cross_entropy(student, teacher, temperature).mean()
 
 
 @register
