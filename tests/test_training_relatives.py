@@ -562,13 +562,18 @@ def test_sub_crops_follow_flow_where_it_leads_into_the_frame():
     options = {"count": 6, "area": (0.05, 0.3), "aspect": (3 / 4, 4 / 3)}
     plan = plan_subcrops(flow, **options, jitter=0.0, generator=torch.Generator().manual_seed(0))
     moved = (plan.target - plan.source)[..., :2]
-    followed = plan.source[0, :, 0] - 3 >= 0
-    assert followed.sum() >= 4
-    assert ((moved[0, followed] - torch.tensor([-3.0, 5.0])).abs() <= 0.51).all()
-    assert (moved[1] == 0).all()  # nowhere to go: the same place
+    assert plan.same_frame.tolist() == [[False] * 6, [True] * 6]  # flow of 500 pixels leads nowhere
+    edges = torch.stack([plan.target[..., k] - plan.target[..., k + 2] / 2 for k in (0, 1)], dim=-1)
+    ends = torch.stack([plan.target[..., k] + plan.target[..., k + 2] / 2 for k in (0, 1)], dim=-1)
+    whole = (edges[0] > 0).all(-1) & (ends[0] < torch.tensor([64.0, 96.0])).all(-1)  # not clipped
+    assert whole.any()
+    assert ((moved[0, whole] - torch.tensor([-3.0, 5.0])).abs() <= 0.51).all()
+    assert (edges >= -1e-4).all()
+    assert (ends <= torch.tensor([64.0, 96.0]) + 1e-4).all()
     areas = plan.source[..., 2] * plan.source[..., 3] / (64 * 96)
     assert ((areas > 0.049) & (areas < 0.301)).all()
-    assert (plan.target[..., 2] * plan.target[..., 3] / (64 * 96) >= areas - 1e-4).all()
+    larger = plan.target[..., 2] * plan.target[..., 3] / (64 * 96)
+    assert (larger[0, whole] >= areas[0, whole] - 1e-4).all()
     assert len({tuple(box) for box in plan.source[0, :, :2].tolist()}) == 6
 
 

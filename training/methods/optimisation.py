@@ -82,6 +82,9 @@ class AdamWSettings(MethodSettings):
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the gradient's mean and square."""
 
+    eps: float = Field(1e-8, gt=0)
+    """What AdamW adds to the root of the gradient's mean square."""
+
     @field_validator("betas")
     @classmethod
     def _betas_are_rates(cls, betas: tuple[float, float]) -> tuple[float, float]:
@@ -90,7 +93,7 @@ class AdamWSettings(MethodSettings):
         return betas
 
     def make_optimizer(self, groups: list[dict[str, Any]], lr: float) -> Optimizer:
-        return AdamW(groups, lr=lr, betas=self.betas)
+        return AdamW(groups, lr=lr, betas=self.betas, eps=self.eps)
 
 
 class DecaySchedule(AdamWSettings):

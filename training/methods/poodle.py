@@ -45,6 +45,9 @@ class PoodleSettings(PlannedLonger, TeacherSettings):
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay on parameters of two or more dimensions."""
 
+    eps: float = Field(1e-6, gt=0)
+    """What AdamW adds to the root of the gradient's mean square."""
+
     dense_weight: float = Field(0.5, ge=0)
     """Weight of the dense loss."""
 
@@ -198,7 +201,8 @@ class PoodleNetwork(FlowAlignedNetwork):
         pooled = self.backbone.maps(seen)[-1].mean(dim=(2, 3), keepdim=True)
         predicted = self.pooled_predictor(self.pooled_projector(pooled))
         with torch.no_grad():
-            partners = cut(others, plan.target, settings.subcrop_size)
+            here, there = (cut(images, plan.target, settings.subcrop_size) for images in (frames, others))
+            partners = torch.where(plan.same_frame.flatten()[:, None, None, None], here, there)
             known = self.teacher_backbone.maps(partners)[-1].mean(dim=(2, 3), keepdim=True)
             target = self.teacher_pooled_projector(known)
         return byol_distance(predicted, target).mean()

@@ -13,10 +13,17 @@ TRIES = 5
 
 
 class SubcropPlan(NamedTuple):
-    """Boxes of K sub-crops of each of B images and of the other frames, (B, K, 4): centre y, x, height, width."""
+    """K sub-crops of each of B images and their partners.
+
+    Attributes:
+        source: (B, K, 4) boxes: centre y and x, height, width.
+        target: (B, K, 4) those of the partners.
+        same_frame: (B, K) bool, whether a partner is of the image itself, as flow led nowhere.
+    """
 
     source: Tensor
     target: Tensor
+    same_frame: Tensor
 
 
 def plan_subcrops(
@@ -32,7 +39,7 @@ def plan_subcrops(
 
     A centre is uniform in a cell of a grid whose side goes by the mean area; cells are drawn without replacement. It
     moves with the flow there and a jitter. Where that leads out of the frame it is drawn again, five times in all; then
-    both sub-crops are of the same frame and place. The other one is at least as large.
+    both sub-crops are of the same frame and place. The partner is at least as large, and clipped to its frame.
 
     Args:
         flow: (B, 2, H, W) in pixels.
@@ -50,8 +57,7 @@ def plan_subcrops(
         _plan_one(known[row], (rows, columns, side), count, area, aspect, jitter, generator)
         for row in range(len(known))
     ]
-    source, target = (torch.stack(boxes).to(flow.device) for boxes in zip(*plans, strict=True))
-    return SubcropPlan(source, target)
+    return SubcropPlan(*(torch.stack(parts).to(flow.device) for parts in zip(*plans, strict=True)))
 
 
 def _plan_one(
@@ -62,16 +68,16 @@ def _plan_one(
     aspect: tuple[float, float],
     jitter: float,
     generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns, side = grid
     height, width = flow.shape[-2:]
     order = torch.randperm(rows * columns, generator=generator).tolist()
-    source, target = [], []
+    source, target, same = [], [], []
     for number in range(count):
         row, column = divmod(order[number % len(order)], columns)
         share = _uniform(*area, generator)
         h, w = _sides(share * height * width, aspect, generator)
-        for attempt in range(TRIES + 1):
+        for _ in range(TRIES):
             y = min(max((row + _uniform(0, 1, generator)) * side, h / 2), height - 1)
             x = min(max((column + _uniform(0, 1, generator)) * side, w / 2), width - 1)
             moved = flow[:, int(y), int(x)].tolist()
@@ -79,12 +85,21 @@ def _plan_one(
             there_x = round(x + moved[0] + _uniform(-jitter, jitter, generator) * width)
             if 0 <= there_y < height and 0 <= there_x < width:
                 break
-            if attempt == TRIES:
-                there_y, there_x = y, x
+        led = 0 <= there_y < height and 0 <= there_x < width
+        there_y, there_x = (there_y, there_x) if led else (y, x)
         larger = _sides(_uniform(share, area[1], generator) * height * width, aspect, generator)
         source.append([y, x, h, w])
-        target.append([there_y, there_x, *larger])
-    return torch.tensor(source), torch.tensor(target)
+        target.append(_clipped((there_y, there_x, *larger), height, width))
+        same.append(not led)
+    return torch.tensor(source), torch.tensor(target), torch.tensor(same)
+
+
+def _clipped(box: tuple[float, float, float, float], height: int, width: int) -> list[float]:
+    """Cut off what of a box lies outside."""
+    y, x, h, w = box
+    top, bottom = max(0.0, y - h / 2), min(float(height), y + h / 2)
+    left, right = max(0.0, x - w / 2), min(float(width), x + w / 2)
+    return [(top + bottom) / 2, (left + right) / 2, bottom - top, right - left]
 
 
 def cut(images: Tensor, boxes: Tensor, size: int) -> Tensor:
