@@ -547,6 +547,24 @@ def test_the_right_order_aligns_turned_frames_and_the_released_one_does_not():
     assert ends > 1e-3  # off by up to half a pixel
 
 
+def test_frames_are_aligned_as_exactly_in_half_precision():
+    batch = {**shifted_pair(), "crops/affine": affines(2, rotate=10, scale=(0.9, 1.1), affine_flip=0.5)[None]}
+    exact = pixel_flowe()(batch).losses["alignment"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = pixel_flowe()(batch).losses["alignment"]
+    torch.testing.assert_close(half, exact, rtol=1e-2, atol=1e-5)
+    images, affine = torch.randn(2, 3, 64, 1024), affines(2, rotate=10)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = transformed(images, affine)
+    torch.testing.assert_close(found, transformed(images, affine))
+
+
+def test_sub_crops_do_not_pile_up_at_the_edge():
+    plan = plan_subcrops(torch.zeros(40, 2, 64, 128), count=6, area=(0.05, 0.1), aspect=(1, 1), jitter=0.0)
+    assert (plan.source[..., 0] >= 63).float().mean() < 0.03
+    assert (plan.source[..., 1] >= 127).float().mean() < 0.03
+
+
 def test_pixels_count_where_flow_agrees_and_both_affines_keep_them():
     batch = shifted_pair()
     batch["flow/1/0"] = batch["flow/1/0"].clone()

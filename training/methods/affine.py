@@ -6,14 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub.training.losses import exactly
+
 CLOSE = 1e-3
 """How far from 1 a map of ones may be, there and back, where pixels count (kornia's use in PooDLe's code)."""
 
 
 def transformed(maps: Tensor, affine: Tensor) -> Tensor:
     """Apply affines (B, 2, 3), in `affine_grid`'s coordinates, to maps or images (B, C, H, W); zeros lie outside."""
-    grid = F.affine_grid(affine.float(), [*maps.shape], align_corners=False)
-    return F.grid_sample(maps, grid.to(maps.dtype), align_corners=False)
+    with exactly(maps):  # in half precision, places are off by pixels
+        grid = F.affine_grid(affine.float(), [*maps.shape], align_corners=False)
+        return F.grid_sample(maps.float(), grid, align_corners=False)
 
 
 def inverse(affine: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from midway_hub.training.losses import exactly
+
 TRIES = 5
 
 
@@ -51,7 +53,7 @@ def plan_subcrops(
     """
     height, width = flow.shape[-2:]
     side = max(1, round(math.sqrt(sum(area) / 2) * min(height, width)))
-    rows, columns = height // side + 1, width // side + 1
+    rows, columns = -(-height // side), -(-width // side)
     known = flow.detach().cpu()
     plans = [
         _plan_one(known[row], (rows, columns, side), count, area, aspect, jitter, generator)
@@ -78,8 +80,8 @@ def _plan_one(
         share = _uniform(*area, generator)
         h, w = _sides(share * height * width, aspect, generator)
         for _ in range(TRIES):
-            y = min(max((row + _uniform(0, 1, generator)) * side, h / 2), height - 1)
-            x = min(max((column + _uniform(0, 1, generator)) * side, w / 2), width - 1)
+            y = max(_uniform(row * side, min((row + 1) * side, height - 1), generator), h / 2)
+            x = max(_uniform(column * side, min((column + 1) * side, width - 1), generator), w / 2)
             moved = flow[:, int(y), int(x)].tolist()
             there_y = round(y + moved[1] + _uniform(-jitter, jitter, generator) * height)
             there_x = round(x + moved[0] + _uniform(-jitter, jitter, generator) * width)
@@ -115,8 +117,9 @@ def cut(images: Tensor, boxes: Tensor, size: int) -> Tensor:
         dim=1,
     )
     repeated = images.repeat_interleave(boxes.shape[1], dim=0)
-    grid = F.affine_grid(rows, [len(repeated), images.shape[1], size, size], align_corners=False)
-    return F.grid_sample(repeated, grid.to(images.dtype), align_corners=False)
+    with exactly(images):  # in half precision, places are off by pixels
+        grid = F.affine_grid(rows, [len(repeated), images.shape[1], size, size], align_corners=False)
+        return F.grid_sample(repeated.float(), grid, align_corners=False)
 
 
 def _sides(pixels: float, aspect: tuple[float, float], generator: torch.Generator | None) -> tuple[float, float]:
