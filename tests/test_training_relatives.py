@@ -645,6 +645,13 @@ def test_guides_stand_in_the_middle_of_what_moves_as_one():
     assert min(apart, default=99) >= 5
 
 
+def test_what_is_not_valid_is_no_motion_of_its_own():
+    flow, valid = np.full((2, 60, 80), 9, np.float32), np.ones((60, 80), bool)
+    flow[:, 20:41, 30:51], valid[20:41, 30:51] = 0, False  # as flow that is not known comes
+    everywhere = np.full((2, 60, 80), 9, np.float32)
+    assert np.array_equal(guides_of(flow, valid), guides_of(everywhere, valid))
+
+
 def test_a_grid_of_guides_is_centred_and_capped_and_avoids_what_is_not_valid():
     still = np.zeros((2, 50, 50), np.float32)
     grid = guides_of(still, background_ratio=1 / 100)

@@ -36,7 +36,7 @@ def draw_guides(
         (H, W) bool.
     """
     height, width = valid.shape
-    places = [*_grid(height, width, background_ratio), *_middles(flow, generator, distance)]
+    places = [*_grid(height, width, background_ratio), *_middles(_filled(flow, valid), generator, distance)]
     places = [place for place in dict.fromkeys(places) if valid[place]]
     chosen = generator.permutation(len(places))[:most]
     mask = np.zeros((height, width), bool)
@@ -50,6 +50,14 @@ def _grid(height: int, width: int, ratio: float) -> list[tuple[int, int]]:
     stride = max(1, int(math.sqrt(1 / ratio)))
     rows, columns = (range((side - 1) % stride // 2, side, stride) for side in (height, width))
     return [(row, column) for row in rows for column in columns]
+
+
+def _filled(flow: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Give pixels that are not valid the flow of the nearest that is, so that their border is no motion edge."""
+    if valid.all() or not valid.any():
+        return flow
+    rows, columns = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    return flow[:, rows, columns]
 
 
 def _middles(flow: np.ndarray, generator: np.random.Generator, distance: int) -> list[tuple[int, int]]:
