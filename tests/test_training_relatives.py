@@ -393,6 +393,9 @@ def test_koleo_is_the_log_of_the_distance_to_the_nearest():
     nearest = [min(float((units[i] - units[j]).norm()) for j in range(5) if j != i) for i in range(5)]
     assert koleo_loss(3 * units).item() == pytest.approx(-np.mean(np.log(nearest)), rel=1e-5)
     assert koleo_loss(units[:1]) == 0
+    for seed in range(40):  # rounding may put the cosine of opposites below -1
+        one = F.normalize(double(1, 7, seed=seed).float(), dim=-1)
+        assert koleo_loss(torch.cat([one, -one])).item() == pytest.approx(-math.log(2), abs=1e-4)
 
 
 def test_agreement_is_a_mean_square_with_gradients_on_both_sides():

@@ -331,7 +331,7 @@ def masked_tokens(encoder: MidwayEncoder, images: Tensor, masks: Tensor, mask_to
 
 
 def view_loss(globals_: Tensor, locals_: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy between views as DINOv2 weighs it: a mean over local and global pairs, the latter twice.
+    """Cross-entropy between views as DINOv2 weighs it: the mean over all local and crossed global pairs.
 
     Args:
         globals_: (2B, K) the student's outputs, view 1 of all samples, then view 2.
@@ -366,7 +366,7 @@ def koleo_loss(features: Tensor) -> Tensor:
         return units.sum() * 0.0
     with exactly(units):
         similar = units.detach() @ units.detach().mT
-    similar.fill_diagonal_(-1)
+    similar.fill_diagonal_(-torch.inf)
     nearest = units[similar.argmax(dim=1)]
     return -(F.pairwise_distance(units, nearest, eps=KOLEO_EPSILON) + KOLEO_EPSILON).log().mean()
 
